@@ -1,0 +1,159 @@
+"""Decisions about questions: the one place for every channel where a person's answer becomes a fact."""
+
+from stepgate.domain import events
+from stepgate.domain.commands import Approve, Ask, Expire, Reject, Skip
+from stepgate.domain.decide.turn import Turn
+from stepgate.domain.errors import AlreadyDecided, Conflict, Expired, IllegalTransition, StaleApproval
+from stepgate.domain.ids import StepId
+from stepgate.domain.state import Approval, ApprovalStatus, StepState
+from stepgate.domain.states import CLOSED, IN_FLIGHT
+from stepgate.domain.states import EventType as E
+from stepgate.domain.states import RunStatus as R
+from stepgate.domain.states import StepStatus as S
+
+
+def ask(turn: Turn, command: Ask) -> None:
+    """A new revision of the question; an approval of an earlier one no longer counts."""
+    turn.begin_run()
+    step = turn.step(command.step_id)
+    if step.status in CLOSED:
+        return
+    latest = step.approval
+    if (
+        latest is not None
+        and latest.status is ApprovalStatus.OPEN
+        and latest.action_hash == command.approval.action_hash
+    ):
+        return
+    approval = command.approval._replace(revision=len(step.approvals) + 1, requested_at=turn.now)
+    turn.emit(events.approval_requested(turn.actor, turn.now, command.step_id, approval))
+
+
+def approve(turn: Turn, command: Approve) -> None:
+    step, question = _question(turn, command.step_id, command.action_hash)
+    match question.status:
+        case ApprovalStatus.OPEN:
+            pass
+        case ApprovalStatus.APPROVED:
+            return
+        case _:
+            raise _standing(question)
+    _still_open(turn, question)
+    turn.say(
+        E.APPROVAL_APPROVED,
+        step.id,
+        request_id=question.request_id,
+        action_hash=question.action_hash,
+        reason=command.reason,
+        implied=command.action_hash is None,
+    )
+
+
+def reject(turn: Turn, command: Reject) -> None:
+    """`then`: `abort` ends the run once siblings have finished, `skip` goes on without the step."""
+    step, question = _question(turn, command.step_id, command.action_hash)
+    match question.status:
+        case ApprovalStatus.OPEN:
+            pass
+        case ApprovalStatus.REJECTED if question.then == command.then:
+            return
+        case _:
+            raise _standing(question)
+    _still_open(turn, question)
+    turn.say(
+        E.APPROVAL_REJECTED,
+        step.id,
+        request_id=question.request_id,
+        action_hash=question.action_hash,
+        reason=command.reason,
+        then=command.then,
+        implied=command.action_hash is None,
+    )
+    turn.say(E.STEP_REJECTED, step.id, reason=command.reason or "rejected")
+    if command.then == "abort":
+        abort(turn)
+
+
+def skip(turn: Turn, command: Skip) -> None:
+    step = turn.step(command.step_id)
+    if step.status is S.SKIPPED:
+        return
+    if step.status in CLOSED or step.status in IN_FLIGHT:
+        raise IllegalTransition(f"cannot skip a step that is {step.status}")
+    turn.say(E.STEP_SKIPPED, step.id, reason=command.reason or "skipped")
+
+
+def expire(turn: Turn, command: Expire) -> None:
+    """Closes every question whose time is over: as a rejection, or by pausing the run."""
+    for step_id in list(turn.state.asking):
+        step = turn.step(step_id)
+        question = step.approvals[-1]
+        if question.status is not ApprovalStatus.OPEN or not _over(turn, question):
+            continue
+        turn.say(E.APPROVAL_EXPIRED, step_id, request_id=question.request_id, reason="expired", then="abort")
+        if question.on_expiry == "pause":
+            if turn.state.phase in (R.QUEUED, R.RUNNING):
+                turn.say(E.RUN_PAUSING, reason="approval_expired", drain="finish")
+            continue
+        turn.say(E.STEP_REJECTED, step_id, reason="expired")
+        abort(turn)
+
+
+def abort(turn: Turn) -> None:
+    """A rejection ends the run once what is in flight has finished."""
+    if turn.state.phase in (R.QUEUED, R.RUNNING, R.PAUSING, R.PAUSED, R.FAILING):
+        turn.say(E.RUN_CANCELLING, reason="rejected", drain="finish")
+        turn.cancel_open_steps("run_rejected")
+
+
+def _question(turn: Turn, step_id: StepId, action_hash: str | None) -> tuple[StepState, Approval]:
+    step = turn.step(step_id)
+    question = step.approval
+    if question is None:
+        raise Conflict(
+            f"step {step.spec.key} asks for no approval (it is {step.status})",
+            code="not_awaiting_approval",
+            field="step_id",
+            fix="wait until the step is awaiting_approval",
+        )
+    if action_hash is None:
+        if question.revision > 1:
+            raise _stale(question, "the action has changed since it was first asked; send the action_hash shown")
+    elif action_hash != question.action_hash:
+        raise _stale(question, "this hash is not the action now asked for")
+    return step, question
+
+
+def _stale(question: Approval, message: str) -> StaleApproval:
+    return StaleApproval(
+        message,
+        field="action_hash",
+        fix="look at the action again and decide on its present hash",
+        details={
+            "request_id": question.request_id,
+            "revision": question.revision,
+            "action_hash": question.action_hash,
+        },
+    )
+
+
+def _standing(question: Approval) -> AlreadyDecided:
+    by = question.decided_by.id if question.decided_by else None
+    return AlreadyDecided(
+        f"this question was already {question.status}",
+        details={
+            "request_id": question.request_id,
+            "verdict": question.status.value,
+            "decided_by": by,
+            "decided_at": question.decided_at,
+        },
+    )
+
+
+def _over(turn: Turn, question: Approval) -> bool:
+    return question.expires_at is not None and turn.now >= question.expires_at
+
+
+def _still_open(turn: Turn, question: Approval) -> None:
+    if _over(turn, question):
+        raise Expired("the approval request has expired", details={"request_id": question.request_id})

@@ -1,0 +1,128 @@
+"""Decisions about a whole run."""
+
+from stepgate.domain import events
+from stepgate.domain.commands import (
+    AddSteps,
+    Cancel,
+    Execute,
+    Pause,
+    Poison,
+    Resume,
+    Settle,
+    Start,
+    Undo,
+)
+from stepgate.domain.decide.turn import Turn, error_data
+from stepgate.domain.errors import Conflict, IllegalTransition, NoSteps
+from stepgate.domain.states import IN_FLIGHT
+from stepgate.domain.states import EventType as E
+from stepgate.domain.states import RunStatus as R
+from stepgate.domain.states import StepStatus as S
+
+_STARTABLE_PHASES = (R.PLANNED, R.QUEUED, R.RUNNING)
+
+
+def add_steps(turn: Turn, command: AddSteps) -> None:
+    """Steps join a run that has not finished; the first ones are its plan."""
+    if turn.state.finished or turn.state.phase in (R.CANCELLING, R.FAILING):
+        raise turn.refuse("add steps to", "create a new run")
+    if turn.state.phase is R.CREATED:
+        turn.emit(events.run_planned(turn.actor, turn.now, 1, command.steps))
+        return
+    for spec in command.steps:
+        turn.emit(events.step_added(turn.actor, turn.now, spec))
+
+
+def start(turn: Turn, command: Start) -> None:
+    """Asking twice changes nothing."""
+    state = turn.state
+    if state.total == 0 and not state.finished:
+        raise NoSteps("the run has no steps to start", fix="add steps first")
+    if state.phase not in _STARTABLE_PHASES:
+        raise turn.refuse("start", "resume it" if state.phase is R.PAUSED else None)
+    if state.allowance != "start":
+        turn.emit(events.run_queued(turn.actor, turn.now, "start", None))
+
+
+def execute(turn: Turn, command: Execute) -> None:
+    """Grants the lowest-numbered step that is unblocked and not yet granted."""
+    state = turn.state
+    if state.total == 0 and not state.finished:
+        raise NoSteps("the run has no steps to execute", fix="add steps first")
+    if state.phase not in _STARTABLE_PHASES:
+        raise turn.refuse("execute a step of", "resume it" if state.phase is R.PAUSED else None)
+    if state.allowance == "start":
+        raise Conflict("the run was started; its steps run as they become ready", code="already_started")
+    if not state.held:
+        raise Conflict(
+            "no step is ready to execute",
+            code="nothing_ready",
+            fix="see waiting_for: what runs or asks must end first",
+        )
+    step_id = min(state.held, key=lambda held: state.steps[held].spec.number)
+    turn.emit(events.run_queued(turn.actor, turn.now, "execute", step_id))
+
+
+def pause(turn: Turn, command: Pause) -> None:
+    if turn.state.phase in (R.PAUSING, R.PAUSED):
+        return
+    if turn.state.phase not in _STARTABLE_PHASES:
+        raise turn.refuse("pause")
+    turn.say(E.RUN_PAUSING, reason=command.reason, drain="kill")
+
+
+def resume(turn: Turn, command: Resume) -> None:
+    """Steps under review are tried again: a computed set is applied again, anything else starts anew."""
+    state = turn.state
+    if state.phase in (R.QUEUED, R.RUNNING):
+        return
+    if state.phase is not R.PAUSED:
+        raise turn.refuse("resume")
+    for step_id in list(state.review):
+        step = turn.step(step_id)
+        turn.say(E.STEP_RETRIED, step_id, attempt=step.attempt, retry_at=None, reason="resumed", error=None)
+    turn.say(E.RUN_RESUMED)
+
+
+def cancel(turn: Turn, command: Cancel) -> None:
+    if turn.state.phase in (R.CANCELLING, R.CANCELLED):
+        return
+    if turn.state.finished:
+        raise turn.refuse("cancel")
+    turn.say(E.RUN_CANCELLING, reason=command.reason, drain="kill")
+    turn.cancel_open_steps("run_cancelled")
+
+
+def undo(turn: Turn, command: Undo) -> None:
+    """Only a finished run: while steps may still run, cancelling comes first."""
+    if not turn.state.finished:
+        raise turn.refuse("undo", "wait for its end or cancel it first")
+    if any(turn.state.steps[step].spec.type == command.step.type for step in turn.state.asking):
+        raise Conflict("an undo of this run already waits for approval", code="undo_pending")
+    if turn.state.ready or turn.state.in_flight:
+        raise Conflict("an undo of this run is already under way", code="undo_pending")
+    turn.emit(events.step_added(turn.actor, turn.now, command.step))
+
+
+def poison(turn: Turn, command: Poison) -> None:
+    """What was in flight, or was about to be, is put before a person."""
+    suspects = [
+        step_id
+        for step_id in turn.state.in_flight
+        if turn.step(step_id).status in IN_FLIGHT and turn.step(step_id).status is not S.COMPUTED
+    ] or list(turn.state.ready)
+    error = error_data("poison", "three workers were lost on this step without one new fact")
+    for step_id in suspects:
+        turn.say(E.STEP_NEEDS_REVIEW, step_id, reason="poison", error=error)
+    pause_for_review(turn)
+
+
+def pause_for_review(turn: Turn) -> None:
+    if turn.state.phase in (R.QUEUED, R.RUNNING):
+        turn.say(E.RUN_PAUSING, reason="needs_review", drain="finish")
+
+
+def settle(turn: Turn, command: Settle) -> None:
+    """Nothing of its own: every decision ends in `Turn.settle`."""
+    if turn.state.finished:
+        raise IllegalTransition("the run has finished")

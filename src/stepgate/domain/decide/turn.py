@@ -1,0 +1,77 @@
+"""One decision in progress: the facts decided so far and the state they lead to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepgate.domain.errors import IllegalTransition, NotFound
+from stepgate.domain.events import Event, fact
+from stepgate.domain.evolve import evolve
+from stepgate.domain.ids import StepId
+from stepgate.domain.state import UNDO, Actor, RunState, StepState
+from stepgate.domain.states import CLOSED, IN_FLIGHT
+from stepgate.domain.states import EventType as E
+from stepgate.domain.states import RunStatus as R
+
+
+class Turn:
+    """Collects events; each is folded at once, so that every later rule sees its consequences."""
+
+    __slots__ = ("actor", "events", "now", "state")
+
+    def __init__(self, state: RunState, actor: Actor, now: int) -> None:
+        self.state = state
+        self.actor = actor
+        self.now = max(now, state.last_at)
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.state = evolve(self.state, event)
+        self.events.append(event)
+
+    def say(self, type_: E, step: StepId | None = None, **data: Any) -> None:
+        """Emits an event whose data are the keywords."""
+        self.emit(fact(type_, self.actor, self.now, data, step))
+
+    def step(self, step_id: StepId) -> StepState:
+        step = self.state.steps.get(step_id)
+        if step is None:
+            raise NotFound(f"the run has no step {step_id}", field="step_id")
+        return step
+
+    def begin_run(self) -> None:
+        """The first fact a worker records starts the run."""
+        if self.state.phase is R.QUEUED:
+            self.say(E.RUN_STARTED)
+
+    def refuse(self, what: str, fix: str | None = None) -> IllegalTransition:
+        return IllegalTransition(f"cannot {what} a run that is {self.state.status}", fix=fix)
+
+    def cancel_open_steps(self, reason: str) -> None:
+        """Closes every step that is not in flight; what is in flight is brought to its end by a worker."""
+        for step_id, step in list(self.state.steps.items()):
+            if step.status not in CLOSED and step.status not in IN_FLIGHT and step.spec.type != UNDO:
+                self.say(E.STEP_CANCELLED, step_id, reason=reason)
+
+    def settle(self) -> None:
+        """What follows from the steps for the run, once nothing is in flight."""
+        state = self.state
+        if state.in_flight:
+            return
+        match state.phase:
+            case R.PAUSING:
+                self.say(E.RUN_PAUSED, reason=state.reason)
+            case R.CANCELLING:
+                self.cancel_open_steps(state.reason or "cancelled")
+                self.say(E.RUN_CANCELLED, reason=state.reason)
+            case R.FAILING:
+                self.cancel_open_steps("run_failed")
+                self.say(E.RUN_FAILED, reason=state.reason)
+            case R.QUEUED | R.RUNNING if state.open == 0 and state.total > 0:
+                self.say(E.RUN_COMPLETED)
+            case _:
+                pass
+
+
+def error_data(code: str, message: str, field: str | None = None) -> Mapping[str, Any]:
+    """The shape every recorded error has."""
+    return {"code": code, "message": message, "field": field}

@@ -1,0 +1,136 @@
+"""The hash chain: how events become stored text, and how stored text is proved to be what was decided.
+
+`hash = sha256(prev_hash || body)`; `body` is canonical JSON of everything in the event; the first `prev_hash` is
+32 zero bytes; `seq` counts from 1.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import orjson
+
+from stepgate.domain.errors import IntegrityError
+from stepgate.domain.events import Event
+from stepgate.domain.ids import RunId, StepId
+from stepgate.domain.state import Actor
+from stepgate.domain.states import EventType
+
+GENESIS = bytes(32)
+VERSION = 1
+
+
+class Head(NamedTuple):
+    """Where a run's chain stands."""
+
+    seq: int = 0
+    hash: bytes = GENESIS
+
+
+class Record(NamedTuple):
+    """One stored event: the hashed text and the columns copied out of it for reading."""
+
+    run_id: RunId
+    seq: int
+    type: str
+    step_id: str | None
+    actor: str
+    at: int
+    body: bytes
+    prev_hash: bytes
+    hash: bytes
+
+
+def seal(run_id: RunId, head: Head, events: Sequence[Event]) -> tuple[list[Record], Head]:
+    """Chains the events behind the head."""
+    records = []
+    seq, prev = head
+    for event in events:
+        seq += 1
+        actor = event.actor
+        body = orjson.dumps(
+            {
+                "actor": {"channel": actor.channel, "id": actor.id, "kind": actor.kind},
+                "at": event.at,
+                "data": event.data,
+                "run_id": run_id,
+                "seq": seq,
+                "step_id": event.step_id,
+                "type": event.type,
+                "v": VERSION,
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+        digest = sha256(prev + body).digest()
+        records.append(Record(run_id, seq, event.type.value, event.step_id, actor.id, event.at, body, prev, digest))
+        prev = digest
+    return records, Head(seq, prev)
+
+
+def parse(body: bytes | str) -> Event:
+    """The event in a stored text."""
+    value = orjson.loads(body)
+    step_id = value["step_id"]
+    return Event(
+        EventType(value["type"]),
+        None if step_id is None else StepId(step_id),
+        Actor(**value["actor"]),
+        value["at"],
+        value["data"],
+    )
+
+
+class Verdict(NamedTuple):
+    """What checking a chain found; `first_bad_seq` is the first event that does not fit."""
+
+    verified: bool
+    events: int
+    head_hash: bytes
+    first_bad_seq: int | None = None
+    reason: str | None = None
+
+
+def verify(run_id: RunId, records: Iterable[Record], expected: Head | None = None) -> Verdict:
+    """Hashes the stored texts again, compares the copies beside them, and compares the head if one is given.
+
+    A text changed, an event inserted, left out, moved or cut off at the end each give a verdict naming its seq.
+    """
+    head = Head()
+    for record in records:
+        reason = _fault(run_id, head, record)
+        if reason is not None:
+            return Verdict(False, head.seq, head.hash, head.seq + 1, reason)
+        head = Head(record.seq, record.hash)
+    if expected is not None and head != expected:
+        reason = "the chain ends before its recorded head" if head.seq < expected.seq else "the head differs"
+        return Verdict(False, head.seq, head.hash, min(head.seq, expected.seq) + 1, reason)
+    return Verdict(True, head.seq, head.hash)
+
+
+def _fault(run_id: RunId, head: Head, record: Record) -> str | None:
+    if record.seq != head.seq + 1:
+        return f"event {head.seq + 1} is missing"
+    if record.prev_hash != head.hash:
+        return "prev_hash is not the hash of the event before"
+    if sha256(head.hash + record.body).digest() != record.hash:
+        return "the text does not give the recorded hash"
+    try:
+        value: dict[str, Any] = orjson.loads(record.body)
+    except orjson.JSONDecodeError:
+        return "the text is not JSON"
+    copies = (run_id, record.seq, record.type, record.step_id, record.actor, record.at)
+    told = (
+        value.get("run_id"),
+        value.get("seq"),
+        value.get("type"),
+        value.get("step_id"),
+        (value.get("actor") or {}).get("id"),
+        value.get("at"),
+    )
+    return None if copies == told else "a copied column differs from the text"
+
+
+def require(verdict: Verdict) -> None:
+    """Raises IntegrityError where the chain does not hold."""
+    if not verdict.verified:
+        raise IntegrityError(f"event {verdict.first_bad_seq}: {verdict.reason}")

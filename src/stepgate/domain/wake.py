@@ -1,0 +1,24 @@
+"""When a run must next be looked at by a worker: a pure function of its state, written with every head."""
+
+from stepgate.domain.state import RunState
+from stepgate.domain.states import DRAINING
+from stepgate.domain.states import RunStatus as R
+
+MAY_START = frozenset({R.QUEUED, R.RUNNING, R.CANCELLED, R.FAILED, R.COMPLETED})
+"""Phases in which a ready step may be taken up; once finished, only an undo can be ready."""
+
+
+def next_wake(state: RunState) -> int | None:
+    """Microseconds since the epoch, or None while only a person can move the run.
+
+    What is due now keeps the time it was queued at, so that the value stays the same from step to step (an
+    unchanged indexed column keeps PostgreSQL's updates heap-only) and older runs come first.
+    """
+    since = state.queued_at or state.info.created_at
+    if state.in_flight or state.phase in DRAINING:
+        return since
+    if state.phase not in MAY_START:
+        return None
+    if state.ready:
+        return since
+    return state.next_timer
