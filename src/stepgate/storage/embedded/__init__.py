@@ -1,0 +1,5 @@
+"""A PostgreSQL server of our own for users who have none: shared by all local processes, gone with the last."""
+
+from stepgate.storage.embedded.server import EmbeddedServer, acquire
+
+__all__ = ["EmbeddedServer", "acquire"]
