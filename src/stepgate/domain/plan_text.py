@@ -121,6 +121,8 @@ class _Reader:
                     self._scalar(event, line)
                 case yaml.AliasEvent():
                     self._alias(event, line)
+                case _:
+                    pass
         return self._root
 
     def _events(self, text: str) -> Iterator[Any]:
@@ -152,8 +154,9 @@ class _Reader:
             return
         if self.keep_lines:
             self.lines[self._path()] = line
-        plain = event.implicit[0] and event.style is None
-        self._put(self._constant(event.value, line) if plain else event.value, 1, event.anchor, line)
+        # `implicit[0]`: written without quotes and without a tag.
+        value = self._constant(event.value, line) if event.implicit[0] else event.value
+        self._put(value, 1, event.anchor, line)
 
     def _name(self, name: str, line: int) -> None:
         top = self._stack[-1]
