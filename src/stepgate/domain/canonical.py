@@ -1,6 +1,7 @@
 """Canonical JSON, the one text that is hashed: sorted keys, UTF-8, no blanks, shortest float form."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -60,19 +61,23 @@ def check(value: Any, field: str = "value", depth: int = 0) -> None:
             if value not in _INT64:
                 raise InvalidValue("an integer over 64 bits", field=field, fix="send it as a string")
         case float():
-            if value != value or value in (float("inf"), float("-inf")):
+            if not math.isfinite(value):
                 raise InvalidValue("not a finite number", field=field, fix="send a finite number or null")
         case Mapping():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise InvalidValue("a key that is not a string", field=field, fix="quote the key")
-                check_text(key, f"{field} (a key)")
-                check(item, f"{field}.{key}", depth + 1)
+            _check_mapping(value, field, depth)
         case Sequence():
             for index, item in enumerate(value):
                 check(item, f"{field}[{index}]", depth + 1)
         case _:
             raise InvalidValue(f"{type(value).__name__} is not a JSON value", field=field)
+
+
+def _check_mapping(value: Mapping[Any, Any], field: str, depth: int) -> None:
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise InvalidValue("a key that is not a string", field=field, fix="quote the key")
+        check_text(key, f"{field} (a key)")
+        check(item, f"{field}.{key}", depth + 1)
 
 
 def check_text(value: str, field: str) -> None:

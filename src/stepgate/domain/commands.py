@@ -1,4 +1,4 @@
-"""What somebody may ask of a run. People's commands come through the API and the command line, the rest from workers."""
+"""What somebody may ask of a run: people through the API and the command line, workers with what they found."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

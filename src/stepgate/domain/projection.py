@@ -228,27 +228,29 @@ _NO_RESULT = (None,) * 7
 
 def step_row(run_id: str, step: StepState) -> StepRow:
     result, usage = step.result, step.usage
-    return StepRow(
-        step.spec.id,
-        run_id,
-        step.status.value,
-        step.reason,
-        step.granted,
-        step.attempt,
-        step.retry_at,
-        None if step.error is None else _text(step.error),
-        *(result if result is not None else _NO_RESULT),
-        usage.calls,
-        usage.unknown,
-        usage.cost_usd,
-        usage.source,
-        usage.model,
-        usage.input,
-        usage.output,
-        usage.cached,
-        usage.reasoning,
-        step.started_at,
-        step.completed_at,
+    return StepRow._make(
+        (
+            step.spec.id,
+            run_id,
+            step.status.value,
+            step.reason,
+            step.granted,
+            step.attempt,
+            step.retry_at,
+            None if step.error is None else _text(step.error),
+            *(_NO_RESULT if result is None else result),
+            usage.calls,
+            usage.unknown,
+            usage.cost_usd,
+            usage.source,
+            usage.model,
+            usage.input,
+            usage.output,
+            usage.cached,
+            usage.reasoning,
+            step.started_at,
+            step.completed_at,
+        )
     )
 
 

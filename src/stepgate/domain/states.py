@@ -151,7 +151,7 @@ RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[EventType, tuple[RunStatus, ..
         R.COMPLETED: {E.RUN_UNDONE: (R.COMPLETED,)},
     }
 )
-"""phase -> event -> the phases it may lead to. `awaiting_approval` is a view of `queued` and `running`, so it has no row."""
+"""phase -> event -> the phases it may lead to. `awaiting_approval` is a view of `queued` and `running`: no row."""
 
 _LEAVE = {E.STEP_SKIPPED: (S.SKIPPED,), E.STEP_CANCELLED: (S.CANCELLED,)}
 _TROUBLE = {
