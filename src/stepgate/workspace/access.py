@@ -285,6 +285,10 @@ class Root:
                 raise NotFound(f"there is no folder {rel!r} in the workspace", field="path") from error
             raise refused(error, rel) from error
 
+    def open_beneath(self, folder: int, rel: str, flags: int) -> int:
+        """Opens a path beneath a descriptor that this root gave out, as safely; raises OSError unchanged."""
+        return self._opener(folder, rel, flags, 0)
+
     def list(self, rel: str = "") -> tuple[str, ...]:
         """The names in a folder, sorted; bytes that are not UTF-8 come as lone surrogates, as from `os.listdir`."""
         folder = self.open_folder(rel)
