@@ -95,7 +95,7 @@ def check_params(model: type[BaseModel], value: Mapping[str, Any]) -> list[Probl
 
 
 # The shape of an input stands whatever its references become.
-_SHAPE = ("missing", "extra_forbidden")
+_SHAPE = ("missing", "extra_forbidden", "shape")
 
 
 _WORDS = {
@@ -128,4 +128,4 @@ def _explain(kind: str, text: str, item: Any, model: type[BaseModel]) -> tuple[s
         case _ if kind in _WORDS:
             return _WORDS[kind], None
         case _:
-            return text[:1].lower() + text[1:], None
+            return text[:1].lower() + text[1:], context.get("fix")
