@@ -1,0 +1,60 @@
+"""Turns the database URLs that people and hosting providers write into the one form our driver takes."""
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from stepgate.domain.errors import InvalidValue
+
+FIELD = "DATABASE_URL"
+DRIVER = "postgresql+asyncpg"
+SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+CERTIFICATE_VARIABLES = {
+    "sslcert": "PGSSLCERT",
+    "sslcrl": "PGSSLCRL",
+    "sslkey": "PGSSLKEY",
+    "sslrootcert": "PGSSLROOTCERT",
+}
+PASSED_ON = frozenset({"host", "port", "prepared_statement_cache_size", "target_session_attrs"})
+EXAMPLE = "write it as postgresql://user:password@host:5432/database"
+
+
+def normalise(text: str) -> str:
+    """The URL as `postgresql+asyncpg://...`, libpq's `sslmode` translated to the driver's `ssl`.
+
+    Raises InvalidValue for what is no PostgreSQL URL and for parameters the driver does not know; the message
+    never repeats the URL, which holds a password.
+    """
+    try:
+        url = make_url(text.strip())
+    except (ArgumentError, ValueError) as error:
+        raise InvalidValue("not a database URL", field=FIELD, fix=EXAMPLE) from error
+    if url.drivername not in SCHEMES:
+        raise InvalidValue(f"{url.drivername}:// is not supported", field=FIELD, fix=EXAMPLE)
+    if not url.database:
+        raise InvalidValue("the URL names no database", field=FIELD, fix=EXAMPLE)
+    url = url.set(drivername=DRIVER, query=_translated(url))
+    return url.render_as_string(hide_password=False)
+
+
+def _translated(url: URL) -> dict[str, str | tuple[str, ...]]:
+    query: dict[str, str | tuple[str, ...]] = {}
+    for name, value in url.query.items():
+        if name in {"sslmode", "ssl"}:
+            if value not in SSL_MODES:
+                raise InvalidValue(
+                    f"{name}={value} is not known", field=FIELD, fix=f"use one of {', '.join(SSL_MODES)}"
+                )
+            query["ssl"] = value
+        elif name in CERTIFICATE_VARIABLES:
+            variable = CERTIFICATE_VARIABLES[name]
+            raise InvalidValue(
+                f"{name} is not supported in the URL",
+                field=FIELD,
+                fix=f"set the environment variable {variable} to the file",
+            )
+        elif name in PASSED_ON:
+            query[name] = value
+        else:
+            raise InvalidValue(f"the parameter {name} is not supported", field=FIELD, fix="remove it from the URL")
+    return query
