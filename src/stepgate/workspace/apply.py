@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stepgate.domain.errors import NotFound, PathRefused
-from stepgate.workspace.access import Root, refused
+from stepgate.workspace.access import Root
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import Change, ChangeSet, Kind
+from stepgate.workspace.opening import refused
 from stepgate.workspace.paths import parent_of
 from stepgate.workspace.placing import Placing
 from stepgate.workspace.preflight import DONE, applied_state, is_folder_after, refuse_conflicts

@@ -42,13 +42,13 @@ class WorkspaceLock:
             yield
 
     @asynccontextmanager
-    async def shared_async(self, timeout: float = 0) -> AsyncIterator[None]:
+    async def shared_async(self, timeout: float = 0) -> AsyncIterator[None]:  # noqa: ASYNC109
         """As `shared`, waiting without holding up the event loop."""
         async with self._held_async(fcntl.LOCK_SH, timeout):
             yield
 
     @asynccontextmanager
-    async def exclusive_async(self, timeout: float = 0) -> AsyncIterator[None]:
+    async def exclusive_async(self, timeout: float = 0) -> AsyncIterator[None]:  # noqa: ASYNC109
         """As `exclusive`, waiting without holding up the event loop."""
         async with self._held_async(fcntl.LOCK_EX, timeout):
             yield
@@ -68,7 +68,7 @@ class WorkspaceLock:
             os.close(descriptor)
 
     @asynccontextmanager
-    async def _held_async(self, kind: int, timeout: float) -> AsyncIterator[None]:
+    async def _held_async(self, kind: int, timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109
         descriptor = self._root.open_folder()
         try:
             for wait in _waits(timeout):

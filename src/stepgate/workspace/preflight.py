@@ -49,7 +49,7 @@ def _conflicts(root: Root, change_set: ChangeSet, seen: tuple[Seen, ...]) -> tup
     found.update(path for path in parents if change_set.get(path) is None and not _is_folder(root, path))
     for change, one in todo:
         if one.stat is not None and one.stat.kind is Kind.FOLDER and not is_folder_after(change):
-            found.update(_strangers(root, change_set, change.path))
+            found.update(strangers(root, change_set, change.path))
     return tuple(sorted(found))
 
 
@@ -65,7 +65,7 @@ def is_folder_after(change: Change) -> bool:
     return change.after is not None and change.after.kind is Kind.FOLDER
 
 
-def _strangers(root: Root, change_set: ChangeSet, folder: str) -> list[str]:
+def strangers(root: Root, change_set: ChangeSet, folder: str) -> list[str]:
     """What lies in a folder that is to go, and does not go with it; shown with bytes that are not UTF-8 escaped."""
     inside = (f"{folder}/{name}" for name in root.list(folder))
     return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in inside if change_set.get(path) is None]

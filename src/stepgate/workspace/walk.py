@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stepgate.domain.errors import ChangeRefused
-from stepgate.workspace.access import FileStat, Root, refused
+from stepgate.workspace.access import FileStat, Root
 from stepgate.workspace.changes import Kind
+from stepgate.workspace.opening import refused
 from stepgate.workspace.paths import MAX_DEPTH, is_protected
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
