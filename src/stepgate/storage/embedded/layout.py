@@ -111,7 +111,7 @@ def _open_for(account: Account, state_dir: Path) -> None:
     """Lets the server's user pass through to its own folder; what lies beside it stays closed."""
     if state_dir.stat().st_uid == account.uid:
         return
-    state_dir.chmod(stat.S_IMODE(state_dir.stat().st_mode) | stat.S_IXOTH)
+    state_dir.chmod(stat.S_IMODE(state_dir.stat().st_mode) | stat.S_IXGRP | stat.S_IXOTH)
     for folder in state_dir.parents:
         if not folder.stat().st_mode & stat.S_IXOTH and folder.stat().st_uid != account.uid:
             raise DatabaseUnavailable(

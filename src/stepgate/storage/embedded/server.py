@@ -113,8 +113,7 @@ def _join(request: _Request, timeout_s: float) -> _Claim:
         cluster.initialise(place, found, request.durable, deadline)
         for name in ("clients", "keeper", "server"):
             os.close(layout.open_lock(place.lock_file(name)))
-        started = not layout.is_held(place.lock_file("keeper"))
-        if started:
+        if not layout.is_held(place.lock_file("keeper")):
             launch.end_orphan(place, deadline)
             launch.start_keeper(place, found, request.durable)
         launch.await_ready(place, found, deadline)
