@@ -10,6 +10,7 @@ StepgateError
 │   ├── IllegalTransition        no such transition in the state machine
 │   ├── AlreadyDecided           another decision stands
 │   ├── StaleApproval            the hash or revision is not the one now asked for
+│   ├── StaleSteps               other steps were added meanwhile
 │   ├── NoSteps                  a run without steps cannot start
 │   ├── IdempotencyMismatch      the key was used with another request
 │   ├── EditConflict             an edit or patch does not fit the file
@@ -104,6 +105,10 @@ class AlreadyDecided(Conflict):
 
 class StaleApproval(Conflict):
     code, title = "stale_approval", "The action changed"
+
+
+class StaleSteps(Conflict):
+    code, title = "stale_steps", "Other steps came first"
 
 
 class NoSteps(Conflict):

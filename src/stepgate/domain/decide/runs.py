@@ -13,7 +13,7 @@ from stepgate.domain.commands import (
     Undo,
 )
 from stepgate.domain.decide.turn import Turn, error_data
-from stepgate.domain.errors import Conflict, IllegalTransition, NoSteps
+from stepgate.domain.errors import Conflict, IllegalTransition, NoSteps, StaleSteps
 from stepgate.domain.states import IN_FLIGHT
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
@@ -26,11 +26,20 @@ def add_steps(turn: Turn, command: AddSteps) -> None:
     """Steps join a run that has not finished; the first ones are its plan."""
     if turn.state.finished or turn.state.phase in (R.CANCELLING, R.FAILING):
         raise turn.refuse("add steps to", "create a new run")
+    _check_fresh(turn, command)
     if turn.state.phase is R.CREATED:
         turn.emit(events.run_planned(turn.actor, turn.now, 1, command.steps))
         return
     for spec in command.steps:
         turn.emit(events.step_added(turn.actor, turn.now, spec))
+
+
+def _check_fresh(turn: Turn, command: AddSteps) -> None:
+    """Keys and numbers were given on a state that may have moved since."""
+    taken = len(turn.state.steps)
+    for offset, spec in enumerate(command.steps, start=1):
+        if spec.number != taken + offset or spec.key in turn.state.keys:
+            raise StaleSteps("other steps were added meanwhile", fix="send the request again")
 
 
 def start(turn: Turn, command: Start) -> None:

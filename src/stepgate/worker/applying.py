@@ -1,0 +1,64 @@
+"""Applying a recorded change set to its end: exactly once, or not at all and a person is asked."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from stepgate.domain.commands import Complete, Review
+from stepgate.domain.decide.turn import error_data
+from stepgate.domain.errors import IntegrityError, LeaseLost, StepgateError, WorkspaceConflict
+from stepgate.domain.state import StepState
+from stepgate.storage.committer import Attachments
+from stepgate.workspace.apply import apply
+from stepgate.workspace.changes import ChangeSet
+from stepgate.workspace.locks import WorkspaceLock
+
+if TYPE_CHECKING:
+    from stepgate.worker.driver import Driver
+
+LOCK_WAIT_S = 60.0
+
+
+async def apply_computed(driver: "Driver", step: StepState, change_set: ChangeSet | None = None) -> None:
+    """Applies the step's set and completes the step; also after a crash, when it may be half there already.
+
+    Once begun it is not interrupted: cancelling the run waits for it. A path that somebody else wrote meanwhile
+    puts the step under review, with the paths.
+    """
+    result = step.result
+    if result is None or result.change_set_id is None:
+        raise IntegrityError(f"step {step.spec.key} is computed without a change set")
+    if change_set is None:
+        change_set = await driver.tools.change_sets.load(result.change_set_id)
+    if change_set.digest != result.change_set_digest:
+        raise IntegrityError(f"the stored change set {change_set.id} is not the one that was recorded")
+    await driver.hold_workspace(step.id)
+    await asyncio.shield(driver.background(_apply(driver, step, change_set)))
+
+
+async def _apply(driver: "Driver", step: StepState, change_set: ChangeSet) -> None:
+    tools, actor = driver.tools, driver.tools.actor
+    try:
+        async with WorkspaceLock(driver.root).exclusive_async(LOCK_WAIT_S):
+            if not await tools.claims.stands(driver.handle):
+                raise LeaseLost("another worker drives the run now")
+            await asyncio.to_thread(_write, driver, change_set)
+    except WorkspaceConflict as conflict:
+        paths = list(conflict.details.get("paths", ()))
+        error = {**error_data("workspace_conflict", conflict.message, "workspace_path"), "paths": paths}
+        await driver.submit([Review(actor, step.id, error)])
+        return
+    except LeaseLost:
+        raise
+    except StepgateError as fault:
+        error = error_data(fault.reason_code, fault.message, fault.field)
+        await driver.submit([Review(actor, step.id, error)])
+        return
+    assert step.result is not None
+    await driver.submit([Complete(actor, step.id, step.result)], Attachments(workspace_rev=driver.rev_row(step)))
+    tools.marks.clear(driver.workspace_id)
+    await driver.free_workspace(step.id)
+
+
+def _write(driver: "Driver", change_set: ChangeSet) -> None:
+    driver.tools.marks.begin(driver.workspace_id, change_set.id)
+    apply(driver.root, change_set, driver.tools.blobs)

@@ -1,0 +1,336 @@
+"""Drives one claimed run: starts what is ready, stops what must stop, gives the run back when nothing can move."""
+
+import asyncio
+import heapq
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from stepgate.domain import canonical
+from stepgate.domain.commands import Command, Expire, Interrupt, Poison, Settle
+from stepgate.domain.decide.steps import startable
+from stepgate.domain.errors import InvalidReference, LeaseLost
+from stepgate.domain.events import Event
+from stepgate.domain.ids import StepId, WorkspaceId
+from stepgate.domain.state import StepResult, StepState
+from stepgate.domain.states import DRAINING, IN_FLIGHT, STARTABLE, StepStatus
+from stepgate.domain.wake import MAY_START
+from stepgate.engine.model_calls import JournaledModels
+from stepgate.executors.base import AppliedSet, Context, FinishedStep
+from stepgate.storage.claim import Claim
+from stepgate.storage.committer import Attachments, ChangeSetRow, WorkspaceRevRow
+from stepgate.worker.attempt import Held, attempt
+from stepgate.worker.tools import Tools
+from stepgate.workspace.access import Root
+from stepgate.workspace.changes import FIRST_REV, ChangeSet
+
+log = structlog.get_logger(__name__)
+
+LOST_LEASES_ALONE = 2
+LOST_LEASES_POISON = 3
+MAX_TASKS = 64
+"""Steps of one run in hand at once; lanes bound what really runs."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a drive ended: `held` where the run waits for its workspace, `lost` where another worker has it."""
+
+    held: bool = False
+    lost: bool = False
+
+
+class Driver:
+    """One run in this worker's hands, from its claim to its release."""
+
+    def __init__(self, tools: Tools, claim: Claim) -> None:
+        self.tools = tools
+        self.handle = claim.handle
+        self._inputs = dict(claim.inputs)
+        self._lost_leases = claim.lost_leases
+        self._tasks: dict[StepId, asyncio.Task[None]] = {}
+        self._queue: list[tuple[int, StepId]] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._stale = False
+        self._stopping = False
+        self._root: Root | None = None
+        self._held = False
+
+    @property
+    def workspace_id(self) -> WorkspaceId:
+        return WorkspaceId(self.handle.state.info.workspace_id)
+
+    # What the worker says to it
+
+    def ring(self) -> None:
+        """Somebody else may have changed the run."""
+        self._stale = True
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Brings what runs back to its beginning and gives the run away; nothing is marked cancelled."""
+        self._stopping = True
+        self._changed.set()
+
+    def abandon(self) -> None:
+        """The lease is lost: everything stops at once and nothing more is recorded."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def drive(self) -> Ended:
+        """Until nothing can move; the caller releases the run."""
+        try:
+            await self._take_over()
+            while True:
+                if self._stale:
+                    self._stale = False
+                    await self.tools.committer.refresh(self.handle)
+                await self._expire_due()
+                self._drain()
+                if not self._stopping and not self._held:
+                    await self._start_ready()
+                if not self._tasks:
+                    if self._stale:
+                        continue
+                    break
+                await self._wait()
+            return Ended(held=self._held)
+        except LeaseLost:
+            self.abandon()
+            return Ended(lost=True)
+        finally:
+            await self._finish_tasks()
+            if self._root is not None:
+                self._root.close()
+
+    async def _expire_due(self) -> None:
+        state = self.handle.state
+        if state.asking and state.next_timer is not None and state.next_timer <= self.tools.clock.now():
+            await self.submit([Expire(self.tools.actor)])
+
+    # Starting and stopping steps
+
+    async def _take_over(self) -> None:
+        """What an earlier worker left in flight is taken up; a run that keeps killing workers is put aside."""
+        state = self.handle.state
+        actor = self.tools.actor
+        if self._lost_leases >= LOST_LEASES_POISON and state.phase in MAY_START:
+            await self.submit([Poison(actor)])
+        if self.handle.state.phase in DRAINING and not self.handle.state.in_flight:
+            await self.submit([Settle(actor)])
+
+    async def _start_ready(self) -> None:
+        """Steps that cannot last run here, one after another, without the cost of a task each."""
+        while True:
+            step = self._next()
+            if step is None:
+                return
+            executor = self.tools.registry.find(step.spec.type)
+            alone = not self._tasks and len(self.handle.state.ready) <= 1
+            quick = executor is not None and not executor.lasts and step.status in STARTABLE
+            if quick and alone:
+                await self._attempt(step)
+                if self._stale or self._stopping or self._held:
+                    return
+                continue
+            self._tasks[step.id] = asyncio.create_task(self._attempt(step))
+
+    def _next(self) -> StepState | None:
+        """A step that may be taken up and is not in hand, lowest numbers first.
+
+        The queue is filled again only when it is empty, so that picking stays cheap however many steps are ready.
+        """
+        if len(self._tasks) >= (1 if self._lost_leases >= LOST_LEASES_ALONE else MAX_TASKS):
+            return None
+        steps = self.handle.state.steps
+        while self._queue or self._fill():
+            _, step_id = heapq.heappop(self._queue)
+            if step_id not in self._tasks and self._takeable(steps[step_id]):
+                return steps[step_id]
+        return None
+
+    def _fill(self) -> bool:
+        state = self.handle.state
+        found = [*state.in_flight, *state.ready]
+        if state.timers:
+            found += state.timers
+        self._queue = [
+            (state.steps[step].spec.number, step)
+            for step in found
+            if step not in self._tasks and self._takeable(state.steps[step])
+        ]
+        heapq.heapify(self._queue)
+        return bool(self._queue)
+
+    def _takeable(self, step: StepState) -> bool:
+        if step.status in IN_FLIGHT:
+            return self._wanted(step.id)
+        state = self.handle.state
+        if step.retry_at is None:
+            return step.status in STARTABLE and step.id in state.ready and state.phase in MAY_START
+        return startable(state, step, self.tools.clock.now())
+
+    def _wanted(self, step_id: StepId) -> bool:
+        """While draining, what is computed is applied; anything else in flight is not begun again."""
+        state = self.handle.state
+        if state.phase not in DRAINING:
+            return True
+        return state.steps[step_id].status is StepStatus.COMPUTED
+
+    def _drain(self) -> None:
+        """Stops steps that the run no longer wants, or that a stopping worker must give back."""
+        state = self.handle.state
+        kill = self._stopping or (state.phase in DRAINING and state.drain == "kill")
+        for step_id, task in self._tasks.items():
+            step = state.steps[step_id]
+            closed = step.status not in IN_FLIGHT and step.status not in STARTABLE
+            if (kill and step.status is not StepStatus.COMPUTED) or closed:
+                task.cancel()
+        if state.phase in DRAINING or self._stopping:
+            for step_id in state.in_flight:
+                if step_id not in self._tasks and not self._wanted(step_id):
+                    self._tasks[step_id] = asyncio.create_task(self._interrupt(step_id))
+
+    async def _attempt(self, step: StepState) -> None:
+        try:
+            await attempt(self, step)
+        except Held:
+            self._held = True
+        except asyncio.CancelledError:
+            if not self._stopping and self.handle.state.phase not in DRAINING:
+                raise
+            await self._interrupt(step.id)
+
+    async def _interrupt(self, step_id: StepId) -> None:
+        if self.handle.state.steps[step_id].status in (StepStatus.RUNNING, StepStatus.PREPARING):
+            await self.submit([Interrupt(self.tools.actor, step_id)])
+
+    async def _wait(self) -> None:
+        """Until a step ends, somebody rings, or a timer of the run is due."""
+        state = self.handle.state
+        timeout = None
+        if state.next_timer is not None:
+            timeout = max(0.0, (state.next_timer - self.tools.clock.now()) / 1e6)
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait(
+                [changed, *self._tasks.values()], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            changed.cancel()
+        self._changed.clear()
+        for step_id, task in list(self._tasks.items()):
+            if task.done():
+                del self._tasks[step_id]
+                if not task.cancelled():
+                    task.result()
+
+    async def _finish_tasks(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), *self._background, return_exceptions=True)
+
+    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that outlives the cancellation of the step it belongs to, but not the drive."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    # What an attempt needs
+
+    async def submit(self, commands: Sequence[Command], attachments: Attachments | None = None) -> tuple[Event, ...]:
+        """Decides and commits; raises LeaseLost when another worker drives the run."""
+        return await self.tools.committer.submit(self.handle, commands, attachments)
+
+    @property
+    def root(self) -> Root:
+        """The workspace's folder, opened once for the drive."""
+        if self._root is None:
+            self._root = Root.open(Path(self.handle.state.info.workspace_path))
+        return self._root
+
+    def context(self, step: StepState) -> Context:
+        """What the step's executor may use."""
+        tools = self.tools
+        return Context(
+            run_id=self.handle.run_id,
+            step_id=step.id,
+            step_key=step.spec.key,
+            goal=self.handle.state.info.goal,
+            root=self.root,
+            blobs=tools.blobs,
+            layers=tools.layers,
+            bounds=tools.bounds,
+            models=JournaledModels(tools.router, tools.actor, step.id, self.submit),
+            finished=self._finished,
+            applied=self._applied,
+            sandbox=tools.sandbox,
+        )
+
+    async def input_of(self, step_id: StepId) -> str:
+        """The input as recorded, canonical JSON; steps added after the claim are fetched."""
+        text = self._inputs.pop(step_id, None)
+        if text is None:
+            text = await self.tools.steps.input(step_id)
+        return text
+
+    async def outputs_of(self, keys: Collection[str]) -> Mapping[str, Any]:
+        """Outputs of completed steps by key; a step without one (skipped, failed) is absent."""
+        state = self.handle.state
+        wanted = {key: state.steps[state.keys[key]] for key in keys if key in state.keys}
+        done = {key: step.id for key, step in wanted.items() if step.status is StepStatus.COMPLETED}
+        texts = await self.tools.steps.outputs(list(done.values()))
+        return {key: canonical.loads(texts[step_id]) for key, step_id in done.items()}
+
+    async def _finished(self, keys: Sequence[str] | None) -> Sequence[FinishedStep]:
+        state = self.handle.state
+        for key in keys or ():
+            if key not in state.keys:
+                raise InvalidReference(f"the run has no step {key!r}", field="input.context")
+        steps = [step for _, step in state.steps.items() if keys is None or step.spec.key in keys]
+        steps = sorted((s for s in steps if s.status is StepStatus.COMPLETED), key=lambda s: s.spec.number)
+        outputs = await self.outputs_of([step.spec.key for step in steps])
+        return [FinishedStep(s.spec.key, s.spec.number, s.spec.type, outputs[s.spec.key]) for s in steps]
+
+    async def _applied(self) -> Sequence[AppliedSet]:
+        state = self.handle.state
+        found = []
+        for row in await self.tools.change_sets.applied(self.handle.run_id):
+            spec = state.steps[StepId(row.step_id)].spec
+            found.append(AppliedSet(row.step_id, spec.key, spec.number, row.change_set))
+        return found
+
+    # The workspace
+
+    async def hold_workspace(self, step_id: StepId) -> None:
+        """One mutating step at a time in a workspace, over all runs; raises Held when it is another's turn."""
+        if not await self.tools.workspaces.acquire(self.workspace_id, self.handle.run_id, step_id):
+            raise Held("another step changes this workspace")
+
+    async def free_workspace(self, step_id: StepId) -> None:
+        await self.tools.workspaces.release(self.workspace_id, step_id)
+
+    async def workspace_rev(self) -> str:
+        """The workspace's revision now: a chain over every change set applied to it."""
+        return await self.tools.workspaces.rev(self.workspace_id) or FIRST_REV
+
+    def change_set_row(self, step: StepState, change_set: ChangeSet, result: StepResult) -> ChangeSetRow:
+        return ChangeSetRow(
+            change_set.id,
+            self.handle.run_id,
+            step.id,
+            self.workspace_id,
+            change_set.digest,
+            result.workspace_before,
+            result.workspace_after,
+            change_set,
+        )
+
+    def rev_row(self, step: StepState) -> WorkspaceRevRow:
+        assert step.result is not None
+        return WorkspaceRevRow(self.workspace_id, step.result.workspace_before, step.result.workspace_after)
