@@ -34,8 +34,24 @@ def pid_file_of_a_stranger(data: Path, pid: int) -> None:
 
 
 def postmaster(state_dir: Path) -> int:
-    (pidfile,) = state_dir.glob("postgres-*/postmaster.pid")
-    return int(pidfile.read_text().split()[0])
+    return int(pid_file(state_dir)[0])
+
+
+def pid_file(state_dir: Path) -> list[str]:
+    """Its lines; a starting server makes the file anew, so it may be missing or unfinished for a moment."""
+    lines: list[str] = []
+
+    def is_complete() -> bool:
+        nonlocal lines
+        try:
+            (path,) = state_dir.glob("postgres-*/postmaster.pid")
+            lines = path.read_text().splitlines()
+        except (OSError, ValueError):
+            return False
+        return len(lines) >= 8
+
+    assert eventually(is_complete)
+    return lines
 
 
 def keeper_of(state_dir: Path) -> int:
@@ -124,6 +140,22 @@ async def test_a_killed_server_is_started_again_with_its_data(state_dir: Path) -
             server.ensure()
         assert postmaster(state_dir) != killed
         assert await ask(server, "SELECT answer FROM kept") == 7
+
+
+def shared_memory(state_dir: Path) -> str:
+    """The id of the server's System V segment."""
+    return pid_file(state_dir)[6].split()[1]
+
+
+def test_a_killed_server_leaves_no_shared_memory(state_dir: Path) -> None:
+    with acquire(state_dir, durable=False) as server:
+        killed, segment = postmaster(state_dir), shared_memory(state_dir)
+        os.kill(killed, signal.SIGKILL)
+        assert eventually(lambda: postmaster(state_dir) != killed)
+        server.ensure()
+        segments = Path("/proc/sysvipc/shm").read_text().split()
+        assert shared_memory(state_dir) in segments
+        assert segment not in segments
 
 
 async def test_a_killed_keeper_takes_the_server_along_and_a_client_can_bring_both_back(state_dir: Path) -> None:

@@ -88,11 +88,19 @@ class Keeper:
         """With the server lock ours, the files are stale for certain.
 
         PostgreSQL itself only asks whether a process of that number exists, and refuses to start when the number
-        has been given to somebody else.
+        has been given to somebody else. It never takes its parent for that somebody, and needs the rest of the pid
+        file to free the shared memory of a killed server: so the number becomes ours and the file stays.
         """
         for leftover in self.order["leftovers"]:
             with contextlib.suppress(FileNotFoundError):
                 Path(leftover).unlink()
+        with contextlib.suppress(FileNotFoundError):
+            pid_file = Path(self.order["pid_file"])
+            _, newline, rest = pid_file.read_bytes().partition(b"\n")
+            if newline:
+                pid_file.write_bytes(f"{os.getpid()}\n".encode() + rest)
+            else:
+                pid_file.unlink()
 
     def may_restart(self) -> bool:
         now = time.monotonic()
