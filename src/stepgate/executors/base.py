@@ -1,8 +1,10 @@
 """What an executor is, what it is given, and what it gives back: the seam between the engine and the work."""
 
+import builtins
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -125,7 +127,7 @@ class Failed:
     field: str | None = None
     retryable: bool = False
     retry_after_ms: int | None = None
-    output: Mapping[str, Any] = field(default_factory=dict)
+    output: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 Outcome = Done | Failed
@@ -140,12 +142,14 @@ class Executor(ABC, Generic[P]):
     gate: ClassVar[Gate] = Gate.ALLOW
     lasts: ClassVar[bool] = False
     """Whether a start event is journaled: it can take long, or must not start twice unnoticed."""
+    max_attempts: ClassVar[int] = 1
+    """How often a step is tried where its plan does not say."""
     reads_workspace: ClassVar[bool] = True
     summary: ClassVar[str]
     """One sentence for people who choose a step type."""
     internal: ClassVar[bool] = False
     """Whether only the engine may add such a step (undo)."""
-    params: type[P]
+    params: builtins.type[P]
 
     async def prepare(self, context: Context, params: P) -> Prepared:
         """Effect-free: what the step would do, for the approver and for the action's hash."""

@@ -1,0 +1,108 @@
+"""How a coming change is shown to people, counted in an action's hash and listed in an output."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stepgate.domain import canonical
+from stepgate.domain.errors import Conflict, InvalidValue, NotFound, StepgateError, WorkspaceConflict
+from stepgate.executors.base import Context, Params, Prepared
+from stepgate.workspace.blobs import BlobStore
+from stepgate.workspace.changes import Change, ChangeSet, Node
+from stepgate.workspace.diff import unified
+
+SHOWN_DIFF_BYTES: Final = 96 * 1024
+SHOWN_FILES: Final = 200
+SHOWN_TEXT: Final = 16 * 1024
+# Control characters, and what reorders or hides text on a screen (CVE-2021-42574); line feeds and tabs are harmless.
+_UNSEEN: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+
+
+def visible(text: str, most: int = SHOWN_TEXT) -> str:
+    """Text as it may stand on a person's screen: whatever acts instead of showing is written as an escape.
+
+    Only for people: what is hashed, run or given to a later step keeps its characters. Cut to `most` characters.
+    """
+    shown = _UNSEEN.sub(_escaped, text[:most])
+    return shown if len(text) <= most else f"{shown}… ({len(text) - most} more characters)"
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def files(change_set: ChangeSet) -> list[dict[str, Any]]:
+    """`[{path, op, before, after}]`: sha256 of the content before and after, None where there is none."""
+    return [
+        {
+            "path": change.path,
+            "op": change.op.value,
+            "before": change.before.sha256 if change.before else None,
+            "after": change.after.sha256 if change.after else None,
+        }
+        for change in change_set.changes
+    ]
+
+
+def change_digest(change_set: ChangeSet) -> str:
+    """sha256 over all that is changed but times, which are not known before the change is made."""
+    return canonical.digest(canonical.dumps([_hashed(change) for change in change_set.changes]))
+
+
+def _hashed(change: Change) -> dict[str, Any]:
+    return {"path": change.path, "before": _timeless(change.before), "after": _timeless(change.after)}
+
+
+def _timeless(node: Node | None) -> dict[str, Any] | None:
+    if node is None:
+        return None
+    body = node.to_json()
+    del body["mtime_ns"]
+    return body
+
+
+def shown(change_set: ChangeSet, blobs: BlobStore) -> dict[str, Any]:
+    """A rendering's `diff`, `files` and `truncated`, all bounded; blocks while it reads blobs."""
+    diff = unified(change_set, blobs, max_bytes=SHOWN_DIFF_BYTES)
+    listed = files(change_set)
+    for entry in listed[:SHOWN_FILES]:
+        entry["path"] = visible(entry["path"])
+    cut = len(listed) > SHOWN_FILES or "more of" in diff.rpartition("\n# ")[2][:60]
+    return {"diff": visible(diff, 2 * SHOWN_DIFF_BYTES), "files": listed[:SHOWN_FILES], "truncated": cut}
+
+
+def without_preview(title: str, params: Params, error: StepgateError) -> Prepared:
+    """What an approver is asked where the effect cannot be computed now; another try at start makes a new question.
+
+    Raises the error again where it is no fault of the input or of the files: then nobody is to be asked.
+    """
+    drifting = isinstance(error, WorkspaceConflict) and error.reason_code == "drifted"
+    if drifting or not isinstance(error, InvalidValue | NotFound | Conflict):
+        raise error
+    given = params.model_dump(mode="json", exclude_unset=True)
+    return Prepared(
+        action={"input": given, "preview": None},
+        rendering={"title": title, "notes": [visible(f"no preview: {error}")]},
+        risk="high",
+        failure=visible(str(error)),
+    )
+
+
+def hold_to(context: Context, action: Mapping[str, Any], path: str | None = None) -> None:
+    """Raises WorkspaceConflict `drifted` unless the action is the one that was shown, where one was."""
+    if context.action is not None and canonical.dumps(context.action) != canonical.dumps(action):
+        raise drifted(path)
+
+
+def drifted(path: str | None = None) -> WorkspaceConflict:
+    """The error that makes the engine prepare the step again and, if the action is another, ask again."""
+    return WorkspaceConflict(
+        "the files are not what they were when the change was shown",
+        code="drifted",
+        field="path" if path else None,
+        fix="look at the change as it would be now",
+        details={"paths": [path]} if path else None,
+    )

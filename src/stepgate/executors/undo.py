@@ -1,0 +1,82 @@
+"""Takes back what a run did to its workspace, as one change that is shown, approved and undoable like any other."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from stepgate.domain.errors import InvalidValue, StepgateError
+from stepgate.domain.ids import new_id
+from stepgate.domain.state import UNDO, Effect, Gate
+from stepgate.executors.base import AppliedSet, Context, Done, Executor, Params, Prepared
+from stepgate.executors.preview import change_digest, files, hold_to, shown, visible, without_preview
+from stepgate.workspace.changes import ChangeSet
+from stepgate.workspace.diff import unified
+from stepgate.workspace.netundo import net_undo
+
+
+class UndoParams(Params):
+    """How far to go back."""
+
+    to: Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="the key or number of the last step whose changes stay; not given: everything is undone",
+    )
+
+
+class Undo(Executor[UndoParams]):
+    """Undo to S keeps what was applied up to S and takes back the rest."""
+
+    type = UNDO
+    effect = Effect.WORKSPACE
+    gate = Gate.ASK
+    internal = True
+    summary = "Takes back the changes that the run's steps made to the workspace."
+    params = UndoParams
+
+    async def prepare(self, context: Context, params: UndoParams) -> Prepared:
+        """The net change and its diff; no preview where somebody changed the files since."""
+        title = "Undo everything the run changed" if params.to is None else f"Undo back to step {params.to}"
+        try:
+            change_set = await _net(context, params)
+        except StepgateError as error:
+            return without_preview(visible(title), params, error)
+        seen = await asyncio.to_thread(shown, change_set, context.blobs)
+        notes = [] if change_set.changes else ["nothing is left to undo"]
+        rendering = {"title": visible(title), "notes": notes, **seen}
+        return Prepared(_action(params, change_set), rendering, "medium")
+
+    async def execute(self, context: Context, params: UndoParams) -> Done:
+        """Raises WorkspaceConflict, with the paths, where somebody changed the files since, InvalidValue for `to`."""
+        change_set = await _net(context, params)
+        hold_to(context, _action(params, change_set))
+        diff = await asyncio.to_thread(unified, change_set, context.blobs, max_bytes=context.bounds.max_output_bytes)
+        output = {"to": params.to, "files": files(change_set), "diff": diff}
+        return Done(output, change_set if change_set.changes else None)
+
+
+def _action(params: UndoParams, change_set: ChangeSet) -> dict[str, object]:
+    return {"to": params.to, "change_set": change_digest(change_set)}
+
+
+async def _net(context: Context, params: UndoParams) -> ChangeSet:
+    sets = await _after(context, await context.applied(), params.to)
+    change_sets = [applied.change_set for applied in sets]
+    return await asyncio.to_thread(net_undo, context.root, change_sets, context.blobs, new_id())
+
+
+async def _after(context: Context, applied: Sequence[AppliedSet], to: str | int | None) -> Sequence[AppliedSet]:
+    """What was applied after step `to`; where it changed nothing itself, by steps of a higher number."""
+    if to is None:
+        return applied
+    number = int(to) if isinstance(to, int) or to.isdecimal() else None
+    own = [index for index, one in enumerate(applied) if to == one.step_key or number == one.step_number]
+    if own:
+        return applied[own[-1] + 1 :]
+    if number is None:
+        found = [step.number for step in await context.finished(None) if step.key == to]
+        if not found:
+            raise InvalidValue(f"no finished step has the key {to!r}", field="to", fix="name a step by key or number")
+        number = found[0]
+    return [one for one in applied if one.step_number > number]
