@@ -24,6 +24,7 @@ StepgateError
 │   ├── SandboxUnavailable       no sandbox of the required strength
 │   ├── WorkspaceUnavailable     locked, half-applied, or gone
 │   └── ModelUnavailable         the model router cannot be used
+├── ModelFailure                 one model call failed; says whether asking again may help and what it may have cost
 ├── LeaseLost                    another worker drives the run now
 └── IntegrityError               recorded data contradicts itself
 """
@@ -161,6 +162,36 @@ class WorkspaceUnavailable(Unavailable):
 
 class ModelUnavailable(Unavailable):
     code, title = "model_unavailable", "Model unavailable"
+
+
+class ModelFailure(StepgateError):
+    """`retryable`: asking again may help, after `retry_after_s` where the router gave a hint; `status` is of HTTP.
+
+    `billed` is False where no work was done, True where it was, None where nobody can know (a timeout). `answer` is
+    what came back (a `llm.protocol.ModelAnswer`) where the call succeeded but its answer is no use: its cost is real.
+    """
+
+    code, title = "model_failure", "The model call failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+        status: int | None = None,
+        billed: bool | None = None,
+        answer: object | None = None,
+        fix: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, fix=fix, details=details)
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+        self.status = status
+        self.billed = billed
+        self.answer = answer
 
 
 class LeaseLost(StepgateError):
