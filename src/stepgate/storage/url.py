@@ -58,3 +58,10 @@ def _translated(url: URL) -> dict[str, str | tuple[str, ...]]:
         else:
             raise InvalidValue(f"the parameter {name} is not supported", field=FIELD, fix="remove it from the URL")
     return query
+
+
+def place(text: str) -> str:
+    """Host and port, or the folder of the socket and port: what a message may say, since it holds no password."""
+    url = make_url(normalise(text))
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    return f"{arguments.get('host') or 'localhost'}:{arguments.get('port') or 5432}"
