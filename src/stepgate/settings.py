@@ -71,6 +71,8 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
         validate_default=False,
     )
 
@@ -271,11 +273,11 @@ def _sources(given: Mapping[str, Any], environment: set[str], written: set[str])
 
 
 def _notices(names: set[str]) -> Iterator[str]:
-    known = [variable_of(field) for field in Settings.model_fields]
-    for name in sorted(names):
-        if name.startswith(PREFIX) and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    known = {field.upper(): variable_of(field) for field in Settings.model_fields}
+    for name in sorted(names - set(known.values())):
+        if name.startswith(PREFIX):
+            nearest = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
+            hint = f"; did you mean {known[nearest[0]]}?" if nearest else ""
             yield f"{name} is not a setting of Stepgate and is ignored{hint}"
 
 
