@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from stepgate.domain.errors import InvalidValue, Problem
 from stepgate.storage.url import normalise
 
 PREFIX = "STEPGATE_"
+DATABASE_URL = "DATABASE_URL"
 ENV_FILE = ".env"
 MASK = "********"
 EVERY_OTHER = "*"
@@ -70,7 +71,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        populate_by_name=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,
         validate_default=False,
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(
         None,
-        validation_alias=AliasChoices("DATABASE_URL"),
+        validation_alias="DATABASE_URL",
         description="a PostgreSQL server, postgresql://user:password@host:5432/database; unset: the embedded one",
     )
     state_dir: Path = Field(
@@ -241,7 +241,8 @@ def load(overrides: Mapping[str, Any] | None = None, *, env_file: Path | None = 
     path = env_file or Path(ENV_FILE)
     written = _read_env_file(path)
     try:
-        settings = Settings(_env_file=path, **given)
+        by_alias = {DATABASE_URL if name == "database_url" else name: value for name, value in given.items()}
+        settings = Settings(_env_file=path, **by_alias)
     except ValidationError as error:
         raise _explained(error) from None
     names = {name.upper() for name in os.environ if os.environ[name]}, {name.upper() for name in written}
@@ -249,7 +250,7 @@ def load(overrides: Mapping[str, Any] | None = None, *, env_file: Path | None = 
 
 
 def variable_of(field: str) -> str:
-    return "DATABASE_URL" if field == "database_url" else PREFIX + field.upper()
+    return DATABASE_URL if field == "database_url" else PREFIX + field.upper()
 
 
 def _read_env_file(path: Path) -> dict[str, str]:
@@ -289,7 +290,7 @@ def _explained(error: ValidationError) -> InvalidValue:
             problems.extend(cause.problems)
             continue
         field = str(fault["loc"][0]) if fault["loc"] else ""
-        field = "database_url" if field == "DATABASE_URL" else field
+        field = "database_url" if field == DATABASE_URL else field
         known = Settings.model_fields.get(field)
         message = str(fault["msg"]).removeprefix("Value error, ")
         problems.append(Problem(variable_of(field), message, f"expected: {known.description}" if known else None))

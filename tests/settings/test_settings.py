@@ -35,7 +35,8 @@ def test_an_option_beats_the_environment_which_beats_the_env_file(monkeypatch: p
     Path(".env").write_text("STEPGATE_PORT=1001\nSTEPGATE_LEASE_S=11\nSTEPGATE_LOG_LEVEL=DEBUG\n")
     monkeypatch.setenv("STEPGATE_PORT", "1002")
     monkeypatch.setenv("STEPGATE_LEASE_S", "12")
-    settings = load({"port": 1003, "host": None})
+    settings = load({"port": 1003, "host": None, "database_url": "postgres://u@db/name"})
+    assert settings.source("database_url") is Source.OPTION
     assert (settings.port, settings.source("port")) == (1003, Source.OPTION)
     assert (settings.lease_s, settings.source("lease_s")) == (12, Source.ENVIRONMENT)
     assert (settings.log_level, settings.source("log_level")) == ("debug", Source.ENV_FILE)
