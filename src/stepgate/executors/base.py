@@ -83,9 +83,11 @@ class Context:
     applied: Callable[[], Awaitable[Sequence[AppliedSet]]]
     sandbox: Sandbox | None = None
     on_output: Callable[[str, bytes], None] | None = None
-    action: Mapping[str, Any] | None = None
-    """The `Prepared.action` of the step's latest question, if there is one: `prepare` makes it again from what it was
-    made from (a model is not asked twice), `execute` does exactly it, or raises WorkspaceConflict `drifted`."""
+    prepared: "Prepared | None" = None
+    """For `execute`: what `prepare` gave for this attempt, whose hash was approved; None where nobody was asked. An
+    executor that computes its effect again raises StaleApproval where it would be another."""
+    shown: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None
+    """For `prepare`: the rendering of the step's latest question, so that a model is not asked to write it twice."""
 
     def require_sandbox(self) -> Sandbox:
         """No sandbox: no command."""
@@ -153,11 +155,9 @@ class Executor(ABC, Generic[P]):
 
     async def prepare(self, context: Context, params: P) -> Prepared:
         """Effect-free: what the step would do, for the approver and for the action's hash."""
-        return Prepared(
-            action={"input": params.model_dump(mode="json")},
-            rendering={"title": f"{self.type} {context.step_key}", "input": params.model_dump(mode="json")},
-            risk="low",
-        )
+        given = params.model_dump(mode="json", by_alias=True)
+        title = f"{self.type} {context.step_key}"
+        return Prepared(action={"input": given}, rendering={"title": title, "input": given}, risk="low")
 
     @abstractmethod
     async def execute(self, context: Context, params: P) -> Outcome:

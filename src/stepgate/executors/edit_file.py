@@ -12,7 +12,7 @@ from stepgate.domain.state import Effect, Gate
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
 from stepgate.executors.fields import RelativePath, Sha256, Text
 from stepgate.executors.model_edit import MAX_INSTRUCTION_CHARS, OFFLINE, Written, recall, write
-from stepgate.executors.preview import change_digest, drifted, files, hold_to, shown, visible, without_preview
+from stepgate.executors.preview import change_digest, hold_to, listed, shown, stale, visible, without_preview
 from stepgate.workspace.access import FileContent, Root
 from stepgate.workspace.building import MAX_EDIT_BYTES, build_edit
 from stepgate.workspace.changes import ChangeSet
@@ -93,40 +93,51 @@ class EditFile(Executor[EditFileParams]):
         """
         title = visible(f"{'Delete' if params.delete else 'Edit'} {params.path}")
         try:
-            written = await _written(context, params, ask=True)
+            written = await _written(context, params)
             change_set = await asyncio.to_thread(_build, context, params, written)
         except StepgateError as error:
             if error.reason_code == OFFLINE:
                 raise
             return without_preview(title, params, error)
         seen = await asyncio.to_thread(shown, change_set, context.blobs)
-        rendering = {"title": title, "path": visible(params.path), **seen, "notes": _notes(params, change_set)}
-        return Prepared(_action(params, change_set, written), rendering, _risk(params, whole=not seen["truncated"]))
+        action = _action(params, change_set, written)
+        notes = _notes(params, change_set)
+        rendering = {"title": title, "path": visible(params.path), **seen, "notes": notes, "written": action["written"]}
+        return Prepared(action, rendering, _risk(params, whole=not seen["truncated"]))
 
     async def execute(self, context: Context, params: EditFileParams) -> Outcome:
-        """Raises EditConflict and InvalidValue by field where the edit does not fit the file, WorkspaceConflict
-        `drifted` where it would not be the change that was shown.
+        """Raises EditConflict and InvalidValue by field where the edit does not fit the file, StaleApproval where it
+        would not be the change that was approved.
         """
-        if params.instruction is not None and context.action is None:
+        if params.instruction is not None and context.prepared is None:
             return Failed("not_prepared", "what the model wrote was never shown", field="instruction")
-        written = await _written(context, params, ask=False)
+        written = await _written(context, params)
         change_set = await asyncio.to_thread(_build, context, params, written)
         hold_to(context, _action(params, change_set, written), params.path)
-        diff = await asyncio.to_thread(unified, change_set, context.blobs, max_bytes=context.bounds.max_output_bytes)
+        diff = await asyncio.to_thread(
+            unified, change_set, context.blobs, max_bytes=context.bounds.max_output_bytes // 2
+        )
         changed = bool(change_set.changes)
-        output = {"change_set_id": change_set.id if changed else None, "files": files(change_set), "diff": diff}
+        output = {"change_set_id": change_set.id if changed else None, **listed(change_set), "diff": diff}
         return Done(output, change_set if changed else None)
 
 
-async def _written(context: Context, params: EditFileParams, *, ask: bool) -> Written | None:
+async def _written(context: Context, params: EditFileParams) -> Written | None:
+    """What a model wrote: before the approval it is asked, or its earlier writing found; afterwards only found."""
     if params.instruction is None:
         return None
     present = await asyncio.to_thread(_read, context.root, params.path)
     _check_base(present, params)
-    if (recalled := await recall(context, params.path, params.instruction, present)) is not None:
-        return recalled
-    if not ask:
-        raise drifted(params.path)
+    approved = context.prepared
+    if approved is not None:
+        found = await recall(context, params.path, params.instruction, present, approved.action)
+        if found is None:
+            raise stale(params.path)
+        return found
+    if context.shown is not None and (rendering := await context.shown()) is not None:
+        found = await recall(context, params.path, params.instruction, present, rendering)
+        if found is not None:
+            return found
     return await write(context, params.path, params.instruction, present)
 
 

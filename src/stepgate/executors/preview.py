@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stepgate.domain import canonical
-from stepgate.domain.errors import Conflict, InvalidValue, NotFound, StepgateError, WorkspaceConflict
+from stepgate.domain.errors import Conflict, InvalidValue, NotFound, StaleApproval, StepgateError, WorkspaceConflict
 from stepgate.executors.base import Context, Params, Prepared
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import Change, ChangeSet, Node
@@ -14,10 +14,14 @@ from stepgate.workspace.diff import unified
 SHOWN_DIFF_BYTES: Final = 96 * 1024
 SHOWN_FILES: Final = 200
 SHOWN_TEXT: Final = 16 * 1024
+LISTED_FILES: Final = 1000
 # Control characters, and what reorders or hides text on a screen (CVE-2021-42574); line feeds and tabs are harmless.
 _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
+
+# The lines of a diff that stand for content it leaves out.
+_UNSHOWN: Final = re.compile(r"^(?:# (?:too large to show|not text)|# \d+ more of \d+ changes)", re.MULTILINE)
 
 
 def visible(text: str, most: int = SHOWN_TEXT) -> str:
@@ -47,6 +51,12 @@ def files(change_set: ChangeSet) -> list[dict[str, Any]]:
     ]
 
 
+def listed(change_set: ChangeSet) -> dict[str, Any]:
+    """An output's `files`, the first 1000; then `files_total` says how many there are in the change set."""
+    total = len(change_set.changes)
+    return {"files": files(change_set)[:LISTED_FILES]} | ({"files_total": total} if total > LISTED_FILES else {})
+
+
 def change_digest(change_set: ChangeSet) -> str:
     """sha256 over all that is changed but times, which are not known before the change is made."""
     return canonical.digest(canonical.dumps([_hashed(change) for change in change_set.changes]))
@@ -67,11 +77,11 @@ def _timeless(node: Node | None) -> dict[str, Any] | None:
 def shown(change_set: ChangeSet, blobs: BlobStore) -> dict[str, Any]:
     """A rendering's `diff`, `files` and `truncated`, all bounded; blocks while it reads blobs."""
     diff = unified(change_set, blobs, max_bytes=SHOWN_DIFF_BYTES)
-    listed = files(change_set)
-    for entry in listed[:SHOWN_FILES]:
+    entries = files(change_set)[:SHOWN_FILES]
+    for entry in entries:
         entry["path"] = visible(entry["path"])
-    cut = len(listed) > SHOWN_FILES or "more of" in diff.rpartition("\n# ")[2][:60]
-    return {"diff": visible(diff, 2 * SHOWN_DIFF_BYTES), "files": listed[:SHOWN_FILES], "truncated": cut}
+    cut = len(entries) < len(change_set.changes) or _UNSHOWN.search(diff) is not None
+    return {"diff": visible(diff, 2 * SHOWN_DIFF_BYTES), "files": entries, "truncated": cut}
 
 
 def without_preview(title: str, params: Params, error: StepgateError) -> Prepared:
@@ -92,16 +102,16 @@ def without_preview(title: str, params: Params, error: StepgateError) -> Prepare
 
 
 def hold_to(context: Context, action: Mapping[str, Any], path: str | None = None) -> None:
-    """Raises WorkspaceConflict `drifted` unless the action is the one that was shown, where one was."""
-    if context.action is not None and canonical.dumps(context.action) != canonical.dumps(action):
-        raise drifted(path)
+    """Raises StaleApproval unless the action is the one that was prepared and approved, where one was."""
+    approved = context.prepared
+    if approved is not None and canonical.dumps(approved.action) != canonical.dumps(action):
+        raise stale(path)
 
 
-def drifted(path: str | None = None) -> WorkspaceConflict:
-    """The error that makes the engine prepare the step again and, if the action is another, ask again."""
-    return WorkspaceConflict(
-        "the files are not what they were when the change was shown",
-        code="drifted",
+def stale(path: str | None = None) -> StaleApproval:
+    """The error that says the step must be prepared and, if the action is another, asked about again."""
+    return StaleApproval(
+        "the files are not what they were when this was approved",
         field="path" if path else None,
         fix="look at the change as it would be now",
         details={"paths": [path]} if path else None,

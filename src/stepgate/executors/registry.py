@@ -6,11 +6,9 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from pydantic import ValidationError
-
-from stepgate.domain.errors import InvalidValue, Problem
+from stepgate.domain.errors import InvalidValue
 from stepgate.domain.plan import StepType
-from stepgate.domain.plan_faults import check_params, model_problems, nearest
+from stepgate.domain.plan_faults import check_params, nearest
 from stepgate.executors.analyze import Analyze
 from stepgate.executors.base import Executor, Params
 from stepgate.executors.edit_file import EditFile
@@ -63,16 +61,9 @@ class Registry:
                 f"there is no step type {type_!r}", field="type", fix=nearest(type_, self._step_types)
             ) from None
 
-    def parse(self, type_: str, value: Mapping[str, Any]) -> Params:
-        """A step's input, its references resolved, as its executor's Params; raises InvalidValue with every problem."""
-        model = self.get(type_).params
-        try:
-            parsed: Params = model.model_validate(value)
-        except ValidationError as error:
-            problems = tuple(model_problems(error, model, "input"))
-            first = problems[0]
-            raise InvalidValue(first.message, field=first.field, fix=first.fix, problems=problems) from error
-        return parsed
+    def find(self, type_: str) -> Executor[Any] | None:
+        """The executor of a type, None where it is not installed here."""
+        return self._by_type.get(type_)
 
     def step_types(self) -> Mapping[str, StepType]:
         """What plans may use: every type but the internal ones."""
@@ -95,11 +86,7 @@ class Registry:
 
 
 def _step_type(executor: Executor[Any]) -> StepType:
-    return StepType(executor.type, partial(_problems, executor.params), executor.max_attempts)
-
-
-def _problems(model: type[Params], value: Mapping[str, Any]) -> list[Problem]:
-    return check_params(model, value)
+    return StepType(executor.type, partial(check_params, executor.params), executor.max_attempts)
 
 
 def _load(point: EntryPoint) -> Executor[Any]:

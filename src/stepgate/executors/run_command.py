@@ -5,20 +5,24 @@ import codecs
 import hashlib
 import shlex
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Final, assert_never
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from stepgate.domain import canonical
 from stepgate.domain.errors import StepgateError
 from stepgate.domain.state import Effect, Gate
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
 from stepgate.executors.command_files import named_files
 from stepgate.executors.command_risk import reasons
 from stepgate.executors.fields import RelativeFolder, Text
-from stepgate.executors.preview import SHOWN_FILES, SHOWN_TEXT, files, hold_to, visible, without_preview
+from stepgate.executors.preview import SHOWN_FILES, SHOWN_TEXT, hold_to, listed, visible, without_preview
+from stepgate.executors.threads import in_thread
 from stepgate.workspace.changes import ChangeSet
+from stepgate.workspace.layers.harvest import harvest
 from stepgate.workspace.sandbox import Command, Finished, Killed, Limits, Sandbox
 
 # Linux takes no single argument over 128 KiB, and a character can have four bytes.
@@ -125,18 +129,17 @@ class RunCommand(Executor[RunCommandParams]):
         """
         sandbox = context.require_sandbox()
         command = _command(context, params)
-        if context.action is not None:
+        if context.prepared is not None:
             hold_to(context, await asyncio.to_thread(_action, context, sandbox, command, params))
-        layer = await asyncio.to_thread(context.layers.open, context.root)
+        stack = ExitStack()
         try:
+            layer = await in_thread(stack.enter_context, context.layers.open(context.root))
             finished = await sandbox.run(command, layer, on_output=context.on_output)
-            failed = _failure(finished, allow_failure=params.allow_failure)
-            if failed is not None:
-                code, message = failed
-                return Failed(code, message, output=_output(finished, None))
-            change_set = await asyncio.to_thread(context.layers.harvest, layer)
+            if (failed := _failure(finished, allow_failure=params.allow_failure)) is not None:
+                return Failed(*failed, output=_output(finished, None))
+            change_set = await in_thread(harvest, layer, context.root, context.blobs, command.limits)
         finally:
-            await asyncio.to_thread(layer.discard)
+            await in_thread(stack.close)
         changed = change_set if change_set.changes else None
         return Done(_output(finished, changed), changed)
 
@@ -231,12 +234,14 @@ def _why_killed(killed: Killed, limits: Limits) -> str:
 
 
 def _output(finished: Finished, change_set: ChangeSet | None) -> dict[str, Any]:
+    most = finished.limits.output_bytes
+    (stdout, out_cut), (stderr, err_cut) = _text(finished.stdout, most), _text(finished.stderr, most)
     return {
         "exit_code": finished.exit_code,
         "signal": finished.signal,
-        "stdout": _text(finished.stdout, finished.limits.output_bytes),
-        "stderr": _text(finished.stderr, finished.limits.output_bytes),
-        "truncated": finished.truncated,
+        "stdout": stdout,
+        "stderr": stderr,
+        "truncated": finished.truncated or out_cut or err_cut,
         "killed": finished.killed.value if finished.killed else None,
         "level": finished.level.value,
         "limits": asdict(finished.limits),
@@ -244,12 +249,17 @@ def _output(finished: Finished, change_set: ChangeSet | None) -> dict[str, Any]:
         "cpu_ms": finished.cpu_ms,
         "peak_memory_bytes": finished.peak_memory_bytes,
         "change_set_id": change_set.id if change_set else None,
-        "files": files(change_set) if change_set else [],
+        **(listed(change_set) if change_set else {"files": []}),
     }
 
 
-def _text(data: bytes, most: int) -> str:
-    """UTF-8, U+FFFD for what is not and for NUL, which PostgreSQL's JSON cannot hold."""
-    whole = len(data) < most
+def _text(data: bytes, most: int) -> tuple[str, bool]:
+    """UTF-8, with U+FFFD for what is not and for NUL, which PostgreSQL's JSON cannot hold; and whether it was cut."""
     # Cut at the limit, a last character may be incomplete: it is left out rather than shown as an error.
-    return codecs.getincrementaldecoder("utf-8")("replace").decode(data, final=whole).replace("\x00", "\ufffd")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data, final=len(data) < most).replace("\x00", "\ufffd")
+    cut = False
+    # Bytes that are no text grow when they are written as JSON, up to sixfold.
+    while (size := len(canonical.dumps(text))) > most * 3 // 2 + 2:
+        text, cut = text[: len(text) * most // size], True
+    return text, cut

@@ -10,7 +10,7 @@ from stepgate.domain.errors import InvalidValue, StepgateError
 from stepgate.domain.ids import new_id
 from stepgate.domain.state import UNDO, Effect, Gate
 from stepgate.executors.base import AppliedSet, Context, Done, Executor, Params, Prepared
-from stepgate.executors.preview import change_digest, files, hold_to, shown, visible, without_preview
+from stepgate.executors.preview import change_digest, hold_to, listed, shown, visible, without_preview
 from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.diff import unified
 from stepgate.workspace.netundo import net_undo
@@ -52,8 +52,7 @@ class Undo(Executor[UndoParams]):
         change_set = await _net(context, params)
         hold_to(context, _action(params, change_set))
         diff = await asyncio.to_thread(unified, change_set, context.blobs, max_bytes=context.bounds.max_output_bytes)
-        output = {"to": params.to, "files": files(change_set), "diff": diff}
-        return Done(output, change_set if change_set.changes else None)
+        return Done({"to": params.to, **listed(change_set), "diff": diff}, change_set if change_set.changes else None)
 
 
 def _action(params: UndoParams, change_set: ChangeSet) -> dict[str, object]:
