@@ -17,6 +17,7 @@ StepgateError
 │   └── WorkspaceConflict        somebody else wrote the paths meanwhile
 ├── Expired                      the approval request has expired
 ├── Forbidden                    the caller may not do this
+│   └── Unauthenticated          the caller has not shown who they are
 ├── ChangeRefused                a layer holds something that may not become a change set
 ├── Unavailable                  a part of the environment is missing
 │   ├── DatabaseUnavailable      down, unreachable, too old
@@ -134,6 +135,10 @@ class Expired(StepgateError):
 
 class Forbidden(StepgateError):
     code, title = "forbidden", "Forbidden"
+
+
+class Unauthenticated(Forbidden):
+    code, title = "unauthenticated", "Not authenticated"
 
 
 class ChangeRefused(StepgateError):
