@@ -1,6 +1,7 @@
 """The history of the schema, inside the package so that an installed Stepgate can migrate its database."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from stepgate.domain.errors import DatabaseUnavailable, SchemaMismatch
 SCHEMA = "stepgate"
 VERSION_TABLE = "alembic_version"
 FOLDER = Path(__file__).parent
+# alembic keeps the command that runs in globals of a module.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -33,7 +36,8 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def _run(url: str, work: Callable[[Config], None]) -> None:
-    asyncio.run(_connect_and_run(url, work))
+    with _ONE_AT_A_TIME:
+        asyncio.run(_connect_and_run(url, work))
 
 
 async def _connect_and_run(url: str, work: Callable[[Config], None]) -> None:
