@@ -26,8 +26,8 @@ class LayerFolder:
     def make(cls, parent: Path, uid: int) -> "LayerFolder":
         """A new locked folder with a scratch folder in it that belongs to `uid`."""
         while True:
-            id = new_id()
-            path = parent / id
+            name = new_id()
+            path = parent / name
             path.mkdir(mode=0o711)
             fd = os.open(path, _FOLDER)
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -35,7 +35,7 @@ class LayerFolder:
             if os.fstat(fd).st_nlink:
                 break
             os.close(fd)
-        made = cls(id, path, fd)
+        made = cls(name, path, fd)
         made.add(SCRATCH, uid)
         for name in ("tmp", "shm"):
             made.add(f"{SCRATCH}/{name}", uid)

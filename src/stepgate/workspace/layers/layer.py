@@ -1,9 +1,11 @@
 """What a throw-away layer is to the sandbox that writes into it and to the harvest that reads it."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Protocol
 
 from stepgate.workspace.access import Root
+from stepgate.workspace.layers.walk import Touched
 
 WORKSPACE = "/workspace"
 """Where every command finds its workspace."""
@@ -43,6 +45,16 @@ class Layer(Protocol):
 
     def mounts(self) -> tuple[str, ...]:
         """bubblewrap's arguments that put the view at `WORKSPACE`, and places for scratch at /tmp and /dev/shm."""
+
+    def touched(self, most: int) -> Iterator[Touched]:
+        """Every path the command may have changed, in any order; an entry can be read until the next is asked for.
+
+        Call it when no process of the layer is left. Raises ChangeRefused for more than `most` entries and for names
+        that cannot be in a change set, WorkspaceConflict where the workspace below was rebuilt meanwhile.
+        """
+
+    def drifted(self, touched: Touched) -> bool:
+        """Whether somebody else changed a touched path since the layer opened."""
 
     def discard(self) -> None:
         """Removes everything the layer holds; doing it twice is harmless."""

@@ -3,15 +3,22 @@
 import os
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from stepgate.domain.errors import WorkspaceUnavailable
-from stepgate.workspace.access import Root
+from stepgate.domain.errors import ChangeRefused, NotFound, PathRefused, WorkspaceConflict, WorkspaceUnavailable
+from stepgate.workspace.access import FileStat, Root
+from stepgate.workspace.changes import Kind
 from stepgate.workspace.layers.folder import SCRATCH, LayerFolder
 from stepgate.workspace.layers.layer import WORKSPACE, Capture
+from stepgate.workspace.layers.walk import Entry, Touched, check_name, walk
+from stepgate.workspace.paths import ancestors
 from stepgate.workspace.sandbox.launch import Launcher
 
 UPPER, WORK = "upper", "work"
+_NOTES = "user.overlay."
+OPAQUE, ORIGIN = "opaque", "origin"
+_HARMLESS = ("impure", "nlink", "protattr", "upper", "uuid")
 
 
 @dataclass(slots=True)
@@ -65,6 +72,66 @@ class OverlayLayer:
         overlay = ("--overlay-src", self._lower, "--overlay", f"{here}/{UPPER}", f"{here}/{WORK}", WORKSPACE)
         return (*overlay, *keep_git(self.root, self._lower), *scratch_mounts(here))
 
+    def touched(self, most: int) -> Iterator[Touched]:
+        present: set[str] = set()
+        replaced: list[str] = []
+        for entry in walk(self.written, most=most):
+            if stat.S_ISCHR(entry.stat.st_mode) and entry.stat.st_rdev == 0:
+                replaced.append(entry.path)
+                continue
+            marks = _marks(entry)
+            if OPAQUE in marks or not entry.is_folder:
+                replaced.append(entry.path)
+            present.add(entry.path)
+            yield Touched(entry.path, entry, ORIGIN in marks)
+        for path in replaced:
+            for below in self._below(path, most):
+                if below not in present:
+                    yield Touched(below, None)
+
+    def _below(self, path: str, most: int) -> Iterator[str]:
+        """A path of the workspace with everything beneath it, as it is now."""
+        waiting, count = [path], 0
+        while waiting:
+            path = waiting.pop()
+            count += 1
+            if count > most:
+                raise ChangeRefused(
+                    f"more than {most} files were deleted, up to {path!r}", field="path", fix="delete fewer files"
+                )
+            try:
+                found = self.root.stat(path)
+                if found is None:
+                    continue
+                names = self.root.list(path) if found.kind is Kind.FOLDER else ()
+            except (NotFound, PathRefused) as error:
+                raise WorkspaceConflict(
+                    f"{path!r} was changed meanwhile by another program, or cannot be read: {error.message}",
+                    code="drifted",
+                    field="path",
+                    details={"paths": [path]},
+                ) from error
+            yield path
+            waiting += [check_name(f"{path}/{name}") for name in names]
+
+    def drifted(self, touched: Touched) -> bool:
+        try:
+            found = self.root.stat(touched.path)
+        except PathRefused:
+            return True
+        if found is not None:
+            return found.ctime_ns > self.opened_ns
+        # Something copied up whose origin is gone was renamed by the command or deleted by somebody else; only the
+        # latter shows below.
+        return touched.copied and self._folder_changed(touched.path)
+
+    def _folder_changed(self, path: str) -> bool:
+        for folder in (*reversed(ancestors(path)), ""):
+            found = FileStat.of(os.fstat(self.root.fd)) if not folder else self.root.stat(folder)
+            if found is not None:
+                return found.ctime_ns > self.opened_ns
+        return False
+
     def discard(self) -> None:
         if self._mounted:
             self._mounted = False
@@ -74,6 +141,19 @@ class OverlayLayer:
                 os.close(descriptor)
         self.written = self.scratch = -1
         self.folder.remove()
+
+
+def _marks(entry: Entry) -> set[str]:
+    """The overlay's own notes on an entry; raises ChangeRefused for those that our mounts never write."""
+    if stat.S_ISLNK(entry.stat.st_mode):
+        return set()
+    names = [name.removeprefix(_NOTES) for name in entry.attributes() if name.startswith(_NOTES)]
+    # A command's own attributes of that name are kept with one more prefix.
+    marks = {name for name in names if not name.startswith("overlay.")}
+    known = marks <= {OPAQUE, ORIGIN, *_HARMLESS}
+    if not known or (OPAQUE in marks and not (entry.is_folder and entry.attribute(_NOTES + OPAQUE) == b"y")):
+        raise ChangeRefused(f"{entry.path!r} carries marks that only an overlay inside could make", field="path")
+    return marks
 
 
 def current_path(root: Root) -> str:

@@ -2,36 +2,124 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from stepgate.domain.errors import InvalidValue, SandboxUnavailable
+from stepgate.domain.errors import InvalidValue, SandboxUnavailable, StepgateError
 from stepgate.workspace.layers.layer import Layer
+from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.sandbox import seccomp
+from stepgate.workspace.sandbox.advice import advice
+from stepgate.workspace.sandbox.canaries import Runner, sing
 from stepgate.workspace.sandbox.command import Canary, Command, Finished, Level
 from stepgate.workspace.sandbox.filesystem import INSIDE_ID, FileSystem
 from stepgate.workspace.sandbox.launch import Launcher
 from stepgate.workspace.sandbox.locate import Bubblewrap, candidates
 from stepgate.workspace.sandbox.running import Recipe, Running
+from stepgate.workspace.syscalls import LINUX
 
 _NAMESPACES: Final = (
     *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", "sandbox", "--disable-userns"),
     *("--cap-drop", "ALL", "--die-with-parent", "--new-session"),
 )
+_ENVIRONMENT: Final = {
+    "HOME": "/tmp",  # noqa: S108
+    "TMPDIR": "/tmp",  # noqa: S108
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    # Byte code would show up in every change set.
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
 
-def recipe(launcher: Launcher, bwrap: Bubblewrap, files: FileSystem) -> Recipe:
-    """How every command is run at the level `bwrap-full`."""
-    environment = {
-        "PATH": ":".join(files.path),
-        "HOME": "/tmp",  # noqa: S108
-        "TMPDIR": "/tmp",  # noqa: S108
-        "LANG": "C.UTF-8",
-        "TZ": "UTC",
-        # Byte code would show up in every change set.
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    options = (*_NAMESPACES, *files.arguments)
-    return Recipe(Level.BWRAP_FULL, launcher, bwrap.path, options, tuple(environment.items()), seccomp.program())
+class Sandbox:
+    """Runs commands at a level that was proved at start-up; made by `probe` only.
+
+    `canaries` are the attacks that were tried, `degraded` what is weaker here than it could be.
+    """
+
+    def __init__(
+        self, recipe: Recipe, files: FileSystem, canaries: tuple[Canary, ...], degraded: tuple[str, ...], origin: str
+    ) -> None:
+        self.level = recipe.level
+        self.canaries = canaries
+        self.degraded = degraded
+        self.bubblewrap = origin
+        self._recipe = recipe
+        self._files = files
+
+    @classmethod
+    async def probe(
+        cls,
+        *,
+        levels: Sequence[str] = (Level.BWRAP_FULL,),
+        readonly: Sequence[Path] = (),
+        state_dir: Path,
+        python_prefix: Path | None = None,
+        layers: Layers | None = None,
+    ) -> Self:
+        """The first of the levels whose canaries all hold, with the folders `readonly` shown at their own paths.
+
+        `python_prefix` (default: that of this Python) comes first on PATH where it is not in /usr.
+        Raises SandboxUnavailable, with the way to mend it, when none holds; InvalidValue for an unknown level and for
+        folders that commands may not see.
+        """
+        for level in levels:
+            if level not in list(Level):
+                raise InvalidValue(f"no such level: {level!r}", field="levels", fix=f"one of {', '.join(Level)}")
+        if not LINUX:
+            raise SandboxUnavailable("the sandbox needs Linux", fix=advice())
+        layers = layers or Layers(state_dir)
+        refused: list[str] = ["no level was asked for"] if not levels else []
+        if levels:
+            try:
+                launcher = Launcher.shared()
+                files = FileSystem.build(launcher, layers.path.parent, python_prefix, readonly)
+                for bwrap in candidates(launcher):
+                    found = await cls._try(launcher, bwrap, files, layers)
+                    if isinstance(found, cls):
+                        return found
+                    refused.append(f"{bwrap.origin}: {found}")
+            except InvalidValue:
+                raise
+            except (OSError, StepgateError) as error:
+                refused.append(str(error))
+        reasons = "; ".join(refused) or "no bubblewrap of version 0.11 or newer was found"
+        raise SandboxUnavailable(f"no sandbox of level {', '.join(levels)}: {reasons}", fix=advice())
+
+    @classmethod
+    async def _try(cls, launcher: Launcher, bwrap: Bubblewrap, files: FileSystem, layers: Layers) -> "Self | str":
+        environment = {"PATH": ":".join(files.path), **_ENVIRONMENT}
+        options = (*_NAMESPACES, *files.arguments)
+        recipe = Recipe(Level.BWRAP_FULL, launcher, bwrap.path, options, environment, seccomp.program())
+        try:
+            canaries = await sing(Runner(recipe, layers), python=files.resolve("python3"))
+            probed = layers.probe()
+        except (OSError, StepgateError) as error:
+            return str(error)
+        broken = [f"{canary.name} ({canary.detail})" for canary in canaries if not canary.passed]
+        if broken:
+            return f"canaries did not hold: {', '.join(broken)}"
+        degraded = (*files.missing, *probed.reasons)
+        return cls(recipe, files, canaries, degraded, bwrap.origin)
+
+    async def run(
+        self,
+        command: Command,
+        layer: Layer,
+        *,
+        on_output: Callable[[str, bytes], None] | None = None,
+        stop: asyncio.Event | None = None,
+    ) -> Finished:
+        """Runs a command to its end, in which no process of it is left; `on_output` gets (stream name, bytes kept).
+
+        Setting `stop` ends it with `killed="cancel"`; cancelling the task ends it too and raises CancelledError once
+        everything is gone. Raises SandboxUnavailable when the sandbox does not come up, InvalidValue (field `cwd`)
+        when there is no such folder.
+        """
+        return await Running(self._recipe, command, layer, on_output).run(stop)
+
+    def resolve_executable(self, argv0: str) -> str | None:
+        """The program a command's first word leads to inside, by the sandbox's own PATH; None when there is none."""
+        return self._files.resolve(argv0)

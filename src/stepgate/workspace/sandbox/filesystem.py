@@ -45,6 +45,7 @@ class FileSystem:
     arguments: tuple[str, ...]
     path: tuple[str, ...]
     shown: tuple[str, ...]
+    missing: tuple[str, ...]
 
     @classmethod
     def build(
@@ -68,16 +69,17 @@ class FileSystem:
         synthetic = launcher.reach(_write_files(state_dir / "sandbox" / "etc"))
         for name in _FILES:
             arguments += ["--ro-bind", f"{synthetic}/{name}", f"/etc/{name}"]
-        shown = []
+        shown: list[str] = []
+        missing = [f"no {path}" for path in ("/usr/bin/env", "/bin/sh") if not Path(path).exists()]
         for folder in (Path(sys.base_prefix) if python_prefix is None else python_prefix, *readonly):
             if not folder.is_relative_to("/usr"):
                 source = _presentable(folder, state_dir)
                 arguments += ["--ro-bind", launcher.reach(source), str(folder)]
                 shown.append(str(folder))
-        first = Path(sys.base_prefix if python_prefix is None else python_prefix, "bin")
-        path = (str(first), *_SYSTEM_PATH) if str(first) not in _SYSTEM_PATH else _SYSTEM_PATH
+        first = str(Path(sys.base_prefix if python_prefix is None else python_prefix, "bin"))
+        order = _SYSTEM_PATH if first in _SYSTEM_PATH else (first, *_SYSTEM_PATH)
         arguments += ["--proc", "/proc", "--dev", "/dev"]
-        return cls(tuple(arguments), path, tuple(shown))
+        return cls(tuple(arguments), order, tuple(shown), tuple(missing))
 
     def resolve(self, name: str) -> str | None:
         """The path of the program that PATH inside leads to, None when there is none.

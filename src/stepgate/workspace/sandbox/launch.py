@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -85,19 +86,19 @@ class Launcher:
         """The process's launcher, started if there is none or it has ended (a fork starts its own)."""
         with _shared.lock:
             current = _shared.launcher
-            if current is None or not current._alive():
+            if current is None or not current.alive():
                 current = _shared.launcher = cls()
             return current
 
-    def _alive(self) -> bool:
+    def alive(self) -> bool:
+        """Whether it still answers this very process."""
         if self._pid != os.getpid():
             return False
-        try:
-            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        # It speaks only when asked, so anything to read (or the end of the connection) means that it is gone.
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        with self._lock:
+            return not poll.poll(0)
 
     @property
     def private(self) -> bool:

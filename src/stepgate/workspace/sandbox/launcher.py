@@ -295,7 +295,7 @@ class Launcher:
         try:
             if message["op"] == "mount":
                 owner = tuple(message["owner"]) if message["owner"] else None
-                reply = {"path": self._stage.add(descriptors[0], owner, message["read_only"])}
+                reply: dict[str, Any] = {"path": self._stage.add(descriptors[0], owner, message["read_only"])}
             else:
                 self._stage.remove(message["path"])
                 reply = {}

@@ -47,7 +47,7 @@ class Limits:
             if name not in known:
                 raise InvalidValue("no such limit", field=field, fix=f"one of {', '.join(sorted(known))}")
             highest = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            if isinstance(value, bool) or not value > 0:
                 raise InvalidValue(f"{value!r} is not a positive number", field=field)
             if value > highest:
                 raise InvalidValue(f"{value} is over what this worker allows", field=field, fix=f"at most {highest}")

@@ -1,4 +1,4 @@
-"""Finding a bubblewrap that knows overlays: the system's where it is new enough, else the one that came with Stepgate."""
+"""Finding a bubblewrap that knows overlays: the system's if new enough, else the one that came with Stepgate."""
 
 import importlib.util
 import re

@@ -11,7 +11,12 @@ class Stream:
     """Reads one pipe on the event loop until its last writer is gone; `data` holds at most `keep` bytes."""
 
     def __init__(
-        self, name: str, descriptor: int, keep: int, seen: Callable[[str, bytes], None] | None, count: Callable[[int], None]
+        self,
+        name: str,
+        descriptor: int,
+        keep: int,
+        seen: Callable[[str, bytes], None] | None,
+        count: Callable[[int], None],
     ) -> None:
         self.name = name
         self.data = bytearray()

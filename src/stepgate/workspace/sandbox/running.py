@@ -6,20 +6,23 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from stepgate.domain.errors import InvalidValue, SandboxUnavailable
 from stepgate.workspace.layers.layer import WORKSPACE, Layer
+from stepgate.workspace.paths import check_relative
 from stepgate.workspace.sandbox import launcher as program
 from stepgate.workspace.sandbox.command import Command, Finished, Killed, Level
-from stepgate.workspace.sandbox.launch import Files, Launcher
+from stepgate.workspace.sandbox.launch import Launcher
 from stepgate.workspace.sandbox.limits import Limits
 from stepgate.workspace.sandbox.output import Stream
+from stepgate.workspace.sandbox.start import Report, start
 from stepgate.workspace.sandbox.watch import Watch
 
 _NOT_FOUND: Final = 127
+_NOT_EXECUTABLE: Final = 126
 _SIGNALLED: Final = 128
 
 
@@ -31,20 +34,19 @@ class Recipe:
     launcher: Launcher
     bwrap: str
     options: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
+    environment: Mapping[str, str]
     filter: bytes
 
     def arguments(self, command: Command, layer: Layer) -> tuple[str, ...]:
         """bubblewrap's arguments, up to but without the command's own."""
-        environment = {**dict(self.environment), **command.env}
+        cwd = check_relative(command.cwd, "cwd", allow_root=True)
+        environment = {**self.environment, **command.env}
         given = [part for name, value in environment.items() for part in ("--setenv", name, value)]
         return (
             *("--clearenv", *given),
             *self.options,
             *layer.mounts(),
-            *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", f"{WORKSPACE}/{command.cwd}"),
-            *("--seccomp", str(program.FILTER_FD), "--json-status-fd", str(program.STATUS_FD)),
-            *("--block-fd", str(program.BLOCK_FD)),
+            *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", f"{WORKSPACE}/{cwd}" if cwd else WORKSPACE),
         )
 
 
@@ -81,12 +83,12 @@ class Running:
         self._process = -1
         self._first: asyncio.Future[int] = self._loop.create_future()
         self._gone = asyncio.Event()
-        self._report: asyncio.Future[dict[str, Any] | None] = self._loop.create_future()
+        self._report: asyncio.Future[Report | None] = self._loop.create_future()
 
     async def run(self, stop: asyncio.Event | None) -> Finished:
         control, streams = self._start()
         try:
-            return await self._follow(control, streams, stop)
+            return await self._follow(streams, stop)
         finally:
             self._loop.remove_reader(control)
             control.close()
@@ -98,37 +100,15 @@ class Running:
 
     def _start(self) -> tuple[socket.socket, tuple[Stream, Stream]]:
         recipe, command = self._recipe, self._command
-        spec = {
-            "bwrap": recipe.bwrap,
-            "argv": command.argv,
-            "rlimits": resource_limits(command.limits),
-            "hold": False,
-        }
-        arguments = b"".join(os.fsencode(part) + b"\0" for part in recipe.arguments(command, self._layer))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        close = [theirs.detach()]
-        try:
-            for name, content in (("spec", json.dumps(spec).encode()), ("args", arguments), ("filter", recipe.filter)):
-                close.append(_memory_file(name, content))
-            close.append(_stdin(command.stdin))
-            out, out_end = os.pipe()
-            close.append(out_end)
-            err, err_end = os.pipe()
-            close.append(err_end)
-            control, spec_fd, args_fd, filter_fd, stdin = close[:5]
-            recipe.launcher.start(Files(control, spec_fd, stdin, out_end, err_end, args_fd, filter_fd))
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            for descriptor in close:
-                os.close(descriptor)
-        ours.setblocking(False)
-        self._loop.add_reader(ours, self._hear, ours)
+        arguments = recipe.arguments(command, self._layer)
+        rlimits = resource_limits(command.limits)
+        started = start(recipe.launcher, recipe.bwrap, arguments, command.argv, rlimits, recipe.filter, command.stdin)
+        started.control.setblocking(False)
+        self._loop.add_reader(started.control, self._hear, started.control)
         keep = command.limits.output_bytes
-        return ours, (
-            Stream("stdout", out, keep, self._on_output, self._count),
-            Stream("stderr", err, keep, self._on_output, self._count),
+        return started.control, (
+            Stream("stdout", started.stdout, keep, self._on_output, self._count),
+            Stream("stderr", started.stderr, keep, self._on_output, self._count),
         )
 
     def _hear(self, control: socket.socket) -> None:
@@ -147,7 +127,7 @@ class Running:
         if not self._first.done():
             self._gone.set()
             self._first.set_result(-1)
-        self._report.set_result(json.loads(data) if data else None)
+        self._report.set_result(Report.of(json.loads(data)) if data else None)
 
     def _end(self) -> None:
         self._loop.remove_reader(self._process)
@@ -169,9 +149,7 @@ class Running:
             except ProcessLookupError:
                 return
 
-    async def _follow(
-        self, control: socket.socket, streams: tuple[Stream, Stream], stop: asyncio.Event | None
-    ) -> Finished:
+    async def _follow(self, streams: tuple[Stream, Stream], stop: asyncio.Event | None) -> Finished:
         watch = Watch(self._command.limits, self._layer, self.kill)
         following = asyncio.ensure_future(self._whole(watch, streams, stop))
         try:
@@ -183,7 +161,7 @@ class Running:
             watch.close()
         return self._finished(following.result(), watch, streams)
 
-    async def _give_up(self, following: "asyncio.Future[dict[str, Any] | None]") -> None:
+    async def _give_up(self, following: "asyncio.Future[Report | None]") -> None:
         # Cancelled again while waiting, it still waits: nothing may survive the call.
         while not following.done():
             try:
@@ -193,9 +171,7 @@ class Running:
             except asyncio.CancelledError:
                 continue
 
-    async def _whole(
-        self, watch: Watch, streams: tuple[Stream, Stream], stop: asyncio.Event | None
-    ) -> dict[str, Any] | None:
+    async def _whole(self, watch: Watch, streams: tuple[Stream, Stream], stop: asyncio.Event | None) -> Report | None:
         first = await self._first
         stopping = self._loop.create_task(self._stop_when(stop)) if stop is not None else None
         watching = self._loop.create_task(watch.follow(first)) if first >= 0 else None
@@ -217,15 +193,13 @@ class Running:
         await stop.wait()
         self.kill(Killed.CANCEL)
 
-    def _finished(self, report: dict[str, Any] | None, watch: Watch, streams: tuple[Stream, Stream]) -> Finished:
+    def _finished(self, report: Report | None, watch: Watch, streams: tuple[Stream, Stream]) -> Finished:
         out, err = streams
-        code = None if report is None else int(report["code"])
-        if self._killed is None and (report is None or not report["ran"]):
-            self._explain(bytes(err.data), code)
-        if self._killed is None and code == 1 and err.data.startswith(b"bwrap: execvp "):
-            code = _NOT_FOUND
+        code = None if report is None else report.code
+        if self._killed is None and (report is None or not report.ran):
+            code = self._not_run(bytes(err.data), code)
         number = code - _SIGNALLED if code is not None and _SIGNALLED < code <= _SIGNALLED + signal.NSIG else None
-        peaks = [size for size in (report["peak"] if report else None, watch.peak_bytes) if size]
+        peaks = [size for size in (report.peak_bytes if report else None, watch.peak_bytes) if size]
         return Finished(
             exit_code=None if self._killed else code,
             signal=signal.SIGKILL if self._killed else number,
@@ -236,36 +210,18 @@ class Running:
             level=self._recipe.level,
             limits=self._command.limits,
             wall_ms=round((time.monotonic() - self._started) * 1000),
-            cpu_ms=round(report["cpu_us"] / 1000) if report else None,
+            cpu_ms=round(report.cpu_us / 1000) if report else None,
             peak_memory_bytes=max(peaks, default=None),
         )
 
-    def _explain(self, stderr: bytes, code: int | None) -> None:
-        """Raises for a sandbox that ended before its command began, or that was ended by somebody else."""
+    def _not_run(self, stderr: bytes, code: int | None) -> int:
+        """The exit code a shell gives where a program cannot be started; raises when the sandbox was the reason."""
         text = stderr.decode(errors="replace").strip()
+        if text.startswith("bwrap: execvp "):
+            return _NOT_FOUND if text.endswith("No such file or directory") else _NOT_EXECUTABLE
         if text.startswith("bwrap: Can't chdir"):
             raise InvalidValue(
                 f"there is no folder {self._command.cwd!r} to run in", field="cwd", fix="name a folder of the workspace"
             )
         reason = text if text.startswith("bwrap: ") else f"its processes were killed from outside ({code})"
         raise SandboxUnavailable(f"the sandbox did not come up or did not last: {reason}", details={"stderr": text})
-
-
-def _memory_file(name: str, content: bytes) -> int:
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def _stdin(content: bytes) -> int:
-    if not content:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    writable = _memory_file("stdin", content)
-    try:
-        # A writable one would be storage that no limit counts.
-        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(writable)

@@ -1,0 +1,164 @@
+"""Attacks tried from inside before the first command: a sandbox that was not seen to hold is not used."""
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from stepgate.domain.errors import SandboxUnavailable
+from stepgate.workspace.access import Root
+from stepgate.workspace.layers.folder import LayerFolder
+from stepgate.workspace.layers.layer import Layer
+from stepgate.workspace.layers.store import Layers
+from stepgate.workspace.sandbox.command import Canary, Command, Finished, Killed
+from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.sandbox.running import Recipe, Running
+
+_INSIDE: Final = Path(__file__).with_name("inside.py")
+_LIMITS: Final = Limits(wall_s=20.0, cpu_s=10.0)
+_NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+# The daemon leaves its parent, its session and its terminal, then holds a lock that shows whether it lives.
+_DAEMON: Final = """
+import fcntl, os, signal, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        held = open("held", "w")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        print("held", flush=True)
+        time.sleep(60)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs a command in a fresh layer over an empty workspace."""
+
+    recipe: Recipe
+    layers: Layers
+
+    @contextmanager
+    def layer(self) -> Iterator[Layer]:
+        """A layer with nothing below."""
+        folder = LayerFolder.make(self.layers.path, os.geteuid())
+        try:
+            empty = folder.path / "empty"
+            empty.mkdir()
+            with Root.open(empty) as root, self.layers.open(root) as layer:
+                yield layer
+        finally:
+            folder.remove()
+
+    async def run(self, command: Command, layer: Layer, stop: asyncio.Event | None = None) -> Finished:
+        """As `Sandbox.run`."""
+        return await Running(self.recipe, command, layer, None).run(stop)
+
+
+async def sing(runner: Runner, python: str | None) -> tuple[Canary, ...]:
+    """Tries every attack; a canary that could not be tried has not passed.
+
+    Raises SandboxUnavailable when there is no Python inside to try them with.
+    """
+    if python is None:
+        raise SandboxUnavailable("there is no python3 inside to run the canaries with")
+    return (*await _from_inside(runner, python), await _survivors(runner, python))
+
+
+async def _from_inside(runner: Runner, python: str) -> tuple[Canary, ...]:
+    with ExitStack() as stack:
+        bait = _Bait(stack, runner.layers.path.parent)
+        layer = stack.enter_context(runner.layer())
+        facts = {**bait.facts(), "environment": sorted({*dict(runner.recipe.environment), "PWD"})}
+        source = _INSIDE.read_bytes()
+        command = Command((python, "-I", "-S", "-", json.dumps(facts)), stdin=source, limits=_LIMITS)
+        finished = await runner.run(command, layer)
+        try:
+            found = json.loads(finished.stdout)
+        except ValueError:
+            said = finished.stderr.decode(errors="replace").strip()
+            raise SandboxUnavailable(f"the canaries did not report: {said or finished.killed}") from None
+        canaries = [Canary(name, passed, detail) for name, passed, detail in found]
+        heard = bait.heard()
+        canaries.append(Canary("nothing heard", not heard, heard or "no listener of the host was reached"))
+        return tuple(canaries)
+
+
+class _Bait:
+    """What a command must not come to: a secret file, listeners and an open folder that is not closed on exec."""
+
+    def __init__(self, stack: ExitStack, state_dir: Path) -> None:
+        token = secrets.token_hex(16)
+        self._secret = state_dir / f"canary-{token}"
+        self._secret.write_text(token)
+        stack.callback(self._secret.unlink)
+        self._token = token
+        self._listeners: dict[str, socket.socket] = {}
+        for name, family, kind, address in (
+            ("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
+            ("udp", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
+            ("abstract", socket.AF_UNIX, socket.SOCK_STREAM, f"\0{token}"),
+        ):
+            listener = stack.enter_context(socket.socket(family, kind))
+            listener.bind(address)
+            if kind is socket.SOCK_STREAM:
+                listener.listen(4)
+            listener.setblocking(False)
+            self._listeners[name] = listener
+        self._leak = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, self._leak)
+        os.set_inheritable(self._leak, True)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "secret": str(self._secret),
+            "token": self._token,
+            "tcp": self._listeners["tcp"].getsockname()[1],
+            "udp": self._listeners["udp"].getsockname()[1],
+            "pid": os.getpid(),
+            "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES},
+        }
+
+    def heard(self) -> str:
+        """Which listeners were reached, "" for none."""
+        reached = []
+        for name, listener in self._listeners.items():
+            try:
+                if name == "udp":
+                    listener.recv(64)
+                else:
+                    listener.accept()[0].close()
+            except BlockingIOError:
+                continue
+            reached.append(name)
+        return ", ".join(reached)
+
+
+async def _survivors(runner: Runner, python: str) -> Canary:
+    """A daemon that ignores signals must be gone when its command is killed."""
+    name = "survivors"
+    stop = asyncio.Event()
+    with runner.layer() as layer:
+        command = Command((python, "-I", "-S", "-c", _DAEMON), limits=_LIMITS)
+        running = Running(runner.recipe, command, layer, lambda _stream, _bytes: stop.set())
+        finished = await running.run(stop)
+        if finished.killed is not Killed.CANCEL or finished.stdout != b"held\n":
+            return Canary(name, False, f"the daemon did not start: {finished.stderr.decode(errors='replace')}")
+        held = os.open("held", os.O_RDONLY | os.O_CLOEXEC, dir_fd=layer.written)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Canary(name, False, "a daemon outlived its command")
+        finally:
+            os.close(held)
+    return Canary(name, True, "a daemon died with its command")
