@@ -75,7 +75,9 @@ def limits_of(raw: Any) -> RunLimits:
     try:
         return RunLimits.model_validate(raw)
     except ValidationError as error:
-        raise InvalidPlan("the limits are not valid", problems=tuple(model_problems(error, RunLimits, "limits"))) from error
+        raise InvalidPlan(
+            "the limits are not valid", problems=tuple(model_problems(error, RunLimits, "limits"))
+        ) from error
 
 
 def steps_of(
@@ -131,8 +133,10 @@ def define(planned: Sequence[PlannedStep], registry: Registry, state: RunState |
 
 def define_undo(state: RunState, registry: Registry, to: str | None) -> Definitions:
     """The undo step of a finished run: back to the state after step `to` (key or number), or before all of them."""
-    if to is not None and to not in state.keys and not any(
-        str(step.spec.number) == to for _, step in state.steps.items()
+    if (
+        to is not None
+        and to not in state.keys
+        and not any(str(step.spec.number) == to for _, step in state.steps.items())
     ):
         raise InvalidValue(f"the run has no step {to!r}", field="to", fix="name a step by its key or number")
     executor = registry.get(UNDO)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from stepgate.domain.commands import Complete, Review
 from stepgate.domain.decide.turn import error_data
 from stepgate.domain.errors import IntegrityError, LeaseLost, StepgateError, WorkspaceConflict
-from stepgate.domain.state import StepState
-from stepgate.storage.committer import Attachments
+from stepgate.domain.ids import ChangeSetId
+from stepgate.domain.state import StepResult, StepState
 from stepgate.workspace.apply import apply
 from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.locks import WorkspaceLock
@@ -28,14 +28,14 @@ async def apply_computed(driver: "Driver", step: StepState, change_set: ChangeSe
     if result is None or result.change_set_id is None:
         raise IntegrityError(f"step {step.spec.key} is computed without a change set")
     if change_set is None:
-        change_set = await driver.tools.change_sets.load(result.change_set_id)
+        change_set = ChangeSet.from_json(await driver.tools.change_sets.body(ChangeSetId(result.change_set_id)))
     if change_set.digest != result.change_set_digest:
         raise IntegrityError(f"the stored change set {change_set.id} is not the one that was recorded")
     await driver.hold_workspace(step.id)
-    await asyncio.shield(driver.background(_apply(driver, step, change_set)))
+    await asyncio.shield(driver.background(_apply(driver, step, result, change_set)))
 
 
-async def _apply(driver: "Driver", step: StepState, change_set: ChangeSet) -> None:
+async def _apply(driver: "Driver", step: StepState, result: StepResult, change_set: ChangeSet) -> None:
     tools, actor = driver.tools, driver.tools.actor
     try:
         async with WorkspaceLock(driver.root).exclusive_async(LOCK_WAIT_S):
@@ -53,8 +53,7 @@ async def _apply(driver: "Driver", step: StepState, change_set: ChangeSet) -> No
         error = error_data(fault.reason_code, fault.message, fault.field)
         await driver.submit([Review(actor, step.id, error)])
         return
-    assert step.result is not None
-    await driver.submit([Complete(actor, step.id, step.result)], Attachments(workspace_rev=driver.rev_row(step)))
+    await driver.submit([Complete(actor, step.id, result)])
     tools.marks.clear(driver.workspace_id)
     await driver.free_workspace(step.id)
 

@@ -16,19 +16,20 @@ from stepgate.domain.errors import (
     InvalidPlan,
     LeaseLost,
     SandboxUnavailable,
+    StaleApproval,
     StepgateError,
     WorkspaceConflict,
     WorkspaceUnavailable,
 )
 from stepgate.domain.plan_faults import model_problems
 from stepgate.domain.state import Effect, Gate, StepResult, StepState
-from stepgate.domain.states import StepStatus
+from stepgate.domain.states import STARTABLE, StepStatus
 from stepgate.engine import actions
 from stepgate.executors.base import Done, Executor, Failed, Outcome, Prepared
-from stepgate.storage.committer import Attachments
+from stepgate.storage.attachments import NOTHING, Attachments
+from stepgate.worker.applying import apply_computed
 from stepgate.workspace.changes import ChangeSet, next_rev
 from stepgate.workspace.locks import WorkspaceLock
-from stepgate.worker.applying import apply_computed
 
 if TYPE_CHECKING:
     from stepgate.worker.driver import Driver
@@ -54,13 +55,7 @@ async def attempt(driver: "Driver", step: StepState) -> None:
         await driver.submit([Pause(tools.actor, "executor_missing")])
         return
     try:
-        if step.status is StepStatus.COMPUTED:
-            await apply_computed(driver, step)
-        elif step.spec.effect is Effect.ONCE and step.status is StepStatus.RUNNING:
-            error = error_data("lost_end", "its worker was lost after it began; it may have happened")
-            await driver.submit([Review(tools.actor, step.id, error)])
-        else:
-            await _advance(driver, step, executor)
+        await _proceed(driver, step, executor)
     except SandboxUnavailable as error:
         log.warning("sandbox unavailable", run_id=driver.handle.run_id, step=step.spec.key, error=str(error))
         await driver.submit([Pause(tools.actor, "sandbox_unavailable"), Interrupt(tools.actor, step.id)])
@@ -73,6 +68,25 @@ async def attempt(driver: "Driver", step: StepState) -> None:
         await _fail(driver, step, "internal", f"{type(error).__name__}: {error}", None)
 
 
+async def _proceed(driver: "Driver", step: StepState, executor: Executor[Any]) -> None:
+    if step.status is StepStatus.COMPUTED:
+        await apply_computed(driver, step)
+        return
+    if step.spec.effect is Effect.ONCE and step.status is StepStatus.RUNNING:
+        error = error_data("lost_end", "its worker was lost after it began; it may have happened")
+        await driver.submit([Review(driver.tools.actor, step.id, error)])
+        return
+    for _ in range(DRIFT_ATTEMPTS):
+        try:
+            return await _advance(driver, step, executor)
+        except StaleApproval:  # its effect would not be the approved one: back to the question
+            await driver.submit([Interrupt(driver.tools.actor, step.id)])
+            step = driver.handle.state.steps[step.id]
+            if step.status not in STARTABLE:
+                return
+    raise WorkspaceConflict("the workspace keeps changing under the approved action", code="drifted")
+
+
 async def _fail(driver: "Driver", step: StepState, code: str, message: str, field: str | None) -> None:
     await driver.submit([Fail(driver.tools.actor, step.id, error_data(code, message[:4000], field))])
 
@@ -81,7 +95,7 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
     resolved = await _resolve(driver, step)
     params = _validated(executor, resolved)
     if step.spec.gate is Gate.ALLOW and not step.approvals:
-        await _execute(driver, step, executor, params, None)
+        await _execute(driver, step, executor, params)
         return
     if step.spec.effect is Effect.WORKSPACE and step.authorised:
         await driver.hold_workspace(step.id)
@@ -92,7 +106,7 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
     hash_ = actions.action_hash(driver.handle.state, step, max(revision, 1), executor, prepared, resolved, rev)
     approval = step.approval
     if step.authorised and approval is not None and approval.action_hash == hash_:
-        await _execute(driver, step, executor, params, hash_)
+        await _execute(driver, step, executor, params, hash_, prepared)
         return
     if step.authorised:  # the action moved after it was approved: a new revision, a new question
         hash_ = actions.action_hash(
@@ -133,7 +147,9 @@ async def _ask(driver: "Driver", step: StepState, prepared: Prepared, hash_: str
     shown = canonical.dumps(actions.rendering(state, step, prepared, rev)).decode()
     expires_ms = state.info.limits.get("approval_timeout_ms")
     approval = actions.question(state, step, prepared, hash_, shown, driver.tools.clock.now(), expires_ms)
-    await driver.submit([Ask(driver.tools.actor, step.id, approval)], Attachments(renderings={approval.request_id: shown}))
+    await driver.submit(
+        [Ask(driver.tools.actor, step.id, approval)], Attachments(renderings={approval.request_id: shown})
+    )
 
 
 def _timeout_s(driver: "Driver", step: StepState) -> float:
@@ -153,7 +169,12 @@ async def _reading(driver: "Driver", executor: Executor[Any]) -> AsyncIterator[N
 
 
 async def _execute(
-    driver: "Driver", step: StepState, executor: Executor[Any], params: Any, hash_: str | None
+    driver: "Driver",
+    step: StepState,
+    executor: Executor[Any],
+    params: Any,
+    hash_: str | None = None,
+    prepared: Prepared | None = None,
 ) -> None:
     if step.spec.effect is Effect.WORKSPACE:
         await driver.hold_workspace(step.id)
@@ -161,7 +182,7 @@ async def _execute(
         await driver.submit([Begin(driver.tools.actor, step.id, hash_)])
     began = time.monotonic()
     try:
-        outcome = await _run(driver, step, executor, params)
+        outcome = await _run(driver, step, executor, params, prepared)
     except TimeoutError:
         message = f"took longer than its {_timeout_s(driver, step):g} s"
         outcome = Failed("timeout", message, field="timeout", retryable=True)
@@ -179,16 +200,18 @@ async def _execute(
             await driver.submit([command], _failed_output(step, outcome))
 
 
-def _failed_output(step: StepState, outcome: Failed) -> Attachments | None:
+def _failed_output(step: StepState, outcome: Failed) -> Attachments:
     """What a failed step printed is kept for people; no reference reaches it."""
     if not outcome.output:
-        return None
+        return NOTHING
     return Attachments(outputs={step.id: canonical.dumps(outcome.output).decode()})
 
 
-async def _run(driver: "Driver", step: StepState, executor: Executor[Any], params: Any) -> Outcome:
+async def _run(
+    driver: "Driver", step: StepState, executor: Executor[Any], params: Any, prepared: Prepared | None
+) -> Outcome:
     """Executes, again where somebody changed a file under the layer meanwhile, a bounded number of times."""
-    context = driver.context(step)
+    context = driver.context(step, prepared)
     for left in reversed(range(DRIFT_ATTEMPTS)):
         try:
             async with _reading(driver, executor), driver.tools.lanes[executor.type]:
@@ -212,7 +235,7 @@ async def _record(driver: "Driver", step: StepState, done: Done, hash_: str | No
         return
     await asyncio.to_thread(driver.tools.blobs.sync)
     result, text = await _result(driver, step, done, change_set, latency_ms)
-    attachments = Attachments(outputs={step.id: text}, change_sets=[driver.change_set_row(step, change_set, result)])
+    attachments = Attachments(outputs={step.id: text}, change_sets=[driver.change_set_row(step, change_set)])
     await driver.submit([Compute(driver.tools.actor, step.id, result, hash_)], attachments)
     current = driver.handle.state.steps[step.id]
     if current.status is StepStatus.COMPUTED:

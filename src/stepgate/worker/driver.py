@@ -4,6 +4,7 @@ import asyncio
 import heapq
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,16 @@ import structlog
 
 from stepgate.domain import canonical
 from stepgate.domain.commands import Command, Expire, Interrupt, Poison, Settle
-from stepgate.domain.decide.steps import startable
 from stepgate.domain.errors import InvalidReference, LeaseLost
 from stepgate.domain.events import Event
-from stepgate.domain.ids import StepId, WorkspaceId
-from stepgate.domain.state import StepResult, StepState
+from stepgate.domain.ids import ChangeSetId, StepId, WorkspaceId
+from stepgate.domain.state import StepState
 from stepgate.domain.states import DRAINING, IN_FLIGHT, STARTABLE, StepStatus
-from stepgate.domain.wake import MAY_START
+from stepgate.domain.wake import MAY_START, startable
 from stepgate.engine.model_calls import JournaledModels
-from stepgate.executors.base import AppliedSet, Context, FinishedStep
+from stepgate.executors.base import AppliedSet, Context, FinishedStep, Prepared
+from stepgate.storage.attachments import NOTHING, Attachments, ChangeSetRow
 from stepgate.storage.claim import Claim
-from stepgate.storage.committer import Attachments, ChangeSetRow, WorkspaceRevRow
 from stepgate.worker.attempt import Held, attempt
 from stepgate.worker.tools import Tools
 from stepgate.workspace.access import Root
@@ -217,9 +217,7 @@ class Driver:
             timeout = max(0.0, (state.next_timer - self.tools.clock.now()) / 1e6)
         changed = asyncio.create_task(self._changed.wait())
         try:
-            await asyncio.wait(
-                [changed, *self._tasks.values()], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([changed, *self._tasks.values()], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
         self._changed.clear()
@@ -243,7 +241,7 @@ class Driver:
 
     # What an attempt needs
 
-    async def submit(self, commands: Sequence[Command], attachments: Attachments | None = None) -> tuple[Event, ...]:
+    async def submit(self, commands: Sequence[Command], attachments: Attachments = NOTHING) -> tuple[Event, ...]:
         """Decides and commits; raises LeaseLost when another worker drives the run."""
         return await self.tools.committer.submit(self.handle, commands, attachments)
 
@@ -254,8 +252,8 @@ class Driver:
             self._root = Root.open(Path(self.handle.state.info.workspace_path))
         return self._root
 
-    def context(self, step: StepState) -> Context:
-        """What the step's executor may use."""
+    def context(self, step: StepState, prepared: Prepared | None = None) -> Context:
+        """What the step's executor may use; `prepared` is the action that was approved, where one was."""
         tools = self.tools
         return Context(
             run_id=self.handle.run_id,
@@ -270,7 +268,13 @@ class Driver:
             finished=self._finished,
             applied=self._applied,
             sandbox=tools.sandbox,
+            prepared=prepared,
+            shown=partial(self._shown, step),
         )
+
+    async def _shown(self, step: StepState) -> Mapping[str, Any] | None:
+        approval = step.approval
+        return None if approval is None else await self.tools.approvals.rendering(approval.request_id)
 
     async def input_of(self, step_id: StepId) -> str:
         """The input as recorded, canonical JSON; steps added after the claim are fetched."""
@@ -319,18 +323,7 @@ class Driver:
         """The workspace's revision now: a chain over every change set applied to it."""
         return await self.tools.workspaces.rev(self.workspace_id) or FIRST_REV
 
-    def change_set_row(self, step: StepState, change_set: ChangeSet, result: StepResult) -> ChangeSetRow:
+    def change_set_row(self, step: StepState, change_set: ChangeSet) -> ChangeSetRow:
         return ChangeSetRow(
-            change_set.id,
-            self.handle.run_id,
-            step.id,
-            self.workspace_id,
-            change_set.digest,
-            result.workspace_before,
-            result.workspace_after,
-            change_set,
+            ChangeSetId(change_set.id), step.id, self.workspace_id, change_set.digest, change_set.to_json()
         )
-
-    def rev_row(self, step: StepState) -> WorkspaceRevRow:
-        assert step.result is not None
-        return WorkspaceRevRow(self.workspace_id, step.result.workspace_before, step.result.workspace_after)

@@ -6,6 +6,7 @@ from stepgate.domain.state import Actor
 from stepgate.executors.base import Bounds
 from stepgate.executors.registry import Registry
 from stepgate.llm.protocol import ModelRouter
+from stepgate.storage.approvals import Approvals
 from stepgate.storage.change_sets import ChangeSets
 from stepgate.storage.claim import Claims
 from stepgate.storage.clock import DatabaseClock
@@ -28,6 +29,7 @@ class Tools:
     clock: DatabaseClock
     claims: Claims
     steps: Steps
+    approvals: Approvals
     change_sets: ChangeSets
     workspaces: Workspaces
     blobs: BlobStore

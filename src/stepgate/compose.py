@@ -1,0 +1,189 @@
+"""Builds every object from the settings: the only module that knows all of them."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from stepgate.domain.errors import SandboxUnavailable
+from stepgate.domain.ids import RunId
+from stepgate.domain.state import Actor
+from stepgate.engine.engine import DEFAULT_POOL, Engine
+from stepgate.engine.queries import Queries
+from stepgate.executors.base import Bounds
+from stepgate.executors.registry import Registry, installed
+from stepgate.llm.offline import OfflineModel
+from stepgate.llm.openai import OpenAIRouter
+from stepgate.llm.protocol import ModelRouter
+from stepgate.settings import Settings
+from stepgate.storage import schema
+from stepgate.storage.change_sets import ChangeSets
+from stepgate.storage.claim import Claims
+from stepgate.storage.committer import Committer
+from stepgate.storage.database import Database
+from stepgate.storage.embedded import acquire
+from stepgate.storage.notify import Doorbell
+from stepgate.storage.steps import Steps
+from stepgate.storage.workspaces import Workspaces
+from stepgate.worker.lanes import Lanes
+from stepgate.worker.tools import Tools
+from stepgate.worker.worker import Options, Worker
+from stepgate.workspace.blobs import BlobStore
+from stepgate.workspace.layers import Layers
+from stepgate.workspace.locks import ApplyMarks
+from stepgate.workspace.sandbox import Limits, Sandbox
+
+log = structlog.get_logger(__name__)
+
+
+class Stack:
+    """The parts of one process, open and connected."""
+
+    def __init__(self, settings: Settings, database: Database, exits: AsyncExitStack) -> None:
+        self.settings = settings
+        self.database = database
+        self._exits = exits
+        self.registry: Registry = installed()
+        self.blobs = BlobStore(settings.state_dir / "blobs")
+        self.router: ModelRouter = model_router(settings)
+        self.committer = Committer(database)
+        self.doorbell = Doorbell(database)
+        self.queries = Queries(database, self.blobs, self.registry)
+        self.worker: Worker | None = None
+        self.sandbox: Sandbox | None = None
+        self.sandbox_problem: str | None = None
+        self.engine = Engine(
+            database=database,
+            committer=self.committer,
+            registry=self.registry,
+            workspace_root=settings.workspace_root,
+            ring=self._ring,
+            local_trust=settings.local_trust,
+        )
+
+    def _ring(self, run_id: RunId) -> None:
+        if self.worker is not None:
+            self.worker.ring(run_id)
+        self.doorbell.ring(run_id)
+
+    async def open(self) -> None:
+        await self.committer.start()
+        self._exits.push_async_callback(self.committer.stop)
+        await self.doorbell.start(self._rung)
+        self._exits.push_async_callback(self.doorbell.stop)
+        self._exits.push_async_callback(self.router.aclose)
+
+    def _rung(self, run_id: RunId) -> None:
+        if self.worker is not None:
+            self.worker.ring(run_id)
+
+    async def start_worker(self) -> Worker:
+        """Probes the sandbox and begins to drive due runs, until the stack closes."""
+        settings = self.settings
+        layers = Layers(settings.state_dir)
+        await asyncio.to_thread(layers.sweep)
+        self.sandbox = await self._probe(layers)
+        tools = Tools(
+            registry=self.registry,
+            committer=self.committer,
+            clock=self.database.clock,
+            claims=Claims(self.database),
+            steps=Steps(self.database),
+            change_sets=ChangeSets(self.database),
+            workspaces=Workspaces(self.database),
+            blobs=self.blobs,
+            layers=layers,
+            marks=ApplyMarks(settings.state_dir),
+            sandbox=self.sandbox,
+            router=self.router,
+            bounds=bounds(settings),
+            lanes=Lanes(settings.concurrency),
+            step_timeout_ms=round(settings.step_timeout_s * 1000),
+            actor=Actor("worker", "system", "worker"),
+        )
+        options = Options(
+            pools=(DEFAULT_POOL,),
+            check_interval_s=settings.worker_check_interval,
+            runs=settings.worker_batch_size,
+            lease_s=settings.lease_s,
+        )
+        self.worker = Worker(self.database, tools, options)
+        await self.worker.start()
+        self._exits.push_async_callback(self.worker.stop)
+        return self.worker
+
+    async def _probe(self, layers: Layers) -> Sandbox | None:
+        settings = self.settings
+        try:
+            return await Sandbox.probe(
+                levels=settings.sandbox_levels,
+                readonly=settings.sandbox_readonly,
+                state_dir=settings.state_dir,
+                layers=layers,
+            )
+        except SandboxUnavailable as error:
+            self.sandbox_problem = str(error)
+            log.warning("no sandbox: commands will not run", reason=str(error))
+            return None
+
+
+@asynccontextmanager
+async def open_stack(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Stack]:
+    """Everything but the worker. The embedded database is brought up to date by itself, any other if `migrate`.
+
+    Raises DatabaseUnavailable or SchemaMismatch.
+    """
+    async with AsyncExitStack() as exits:
+        url, embedded = await database_url(settings, exits)
+        if embedded or migrate:
+            await schema.upgrade(url)
+        database = Database(url)
+        await database.open()
+        exits.push_async_callback(database.close)
+        stack = Stack(settings, database, exits)
+        await stack.open()
+        yield stack
+
+
+async def database_url(settings: Settings, exits: AsyncExitStack) -> tuple[str, bool]:
+    """The URL, and whether it is the embedded server's (which then runs until `exits` closes)."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value(), False
+    server = await asyncio.to_thread(acquire, settings.state_dir, binaries=settings.postgres_bin)
+    exits.callback(server.release)
+    return server.sqlalchemy_url(), True
+
+
+def model_router(settings: Settings) -> ModelRouter:
+    """`auto`: the configured server if there is one, else the offline model."""
+    if settings.model_url is None or settings.model_router == "offline":
+        return OfflineModel()
+    key = None if settings.model_key is None else settings.model_key.get_secret_value()
+    return OpenAIRouter(settings.model_url, key=key, default_model=settings.model_default)
+
+
+def bounds(settings: Settings) -> Bounds:
+    """What steps may use, as the settings say."""
+    command = replace(Limits(), wall_s=settings.command_timeout_s, output_bytes=settings.max_output_bytes)
+    return Bounds(settings.max_read_bytes, settings.max_output_bytes, command)
+
+
+def local_secret(state_dir: Path) -> str:
+    """The secret in the state folder that proves a caller can read this user's files; made once, 0600."""
+    path = state_dir / "local-secret"
+    try:
+        return path.read_text("utf-8").strip()
+    except FileNotFoundError:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = secrets.token_urlsafe(32)
+    temporary = state_dir / f".local-secret.{secrets.token_hex(8)}"
+    temporary.touch(mode=0o600)
+    temporary.write_text(secret + "\n", "utf-8")
+    with suppress(FileExistsError):  # a link, unlike a rename, never replaces what another process made first
+        path.hardlink_to(temporary)
+    temporary.unlink()
+    return path.read_text("utf-8").strip()
