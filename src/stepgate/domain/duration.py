@@ -25,7 +25,7 @@ def milliseconds(value: Any) -> int:
             return value * 1000
         case float() if 0 <= value < 10**12:
             return round(value * 1000)
-        case str() if len(value) <= _MAX_CHARS and (found := _DURATION.match(value)):
+        case str() if len(value) <= _MAX_CHARS and (found := _DURATION.fullmatch(value)):
             return round(float(found[1]) * _MS[found[2]])
         case _:
             raise InvalidValue("not a duration", fix=FIX)

@@ -87,7 +87,7 @@ def cast(type_: str, text: str) -> Any:
         case "boolean" if text in ("true", "false"):
             return text == "true"
         case "json":
-            return canonical.loads(text)
+            return _json(text)
         case "string":
             return text
         case _:
@@ -102,6 +102,13 @@ def _number(text: str) -> int | float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _json(text: str) -> Any:
+    try:
+        return canonical.loads(text)
+    except InvalidValue as error:
+        raise InvalidValue(error.message, fix='write JSON, such as ["a", "b"]; text needs its quotes') from error
 
 
 def _declared_type(raw_specs: Any, name: str) -> str:

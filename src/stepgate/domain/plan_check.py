@@ -68,7 +68,7 @@ def _head(raw: dict[str, Any], faults: Faults) -> PlanHead | None:
     try:
         canonical.check(raw, "plan")
     except InvalidValue as error:
-        faults.add_error(error, "plan")
+        faults.add((error.field or "plan").removeprefix("plan."), error.message, error.fix)
         return None
     try:
         return PlanHead.model_validate(raw)
