@@ -11,7 +11,7 @@ from stepgate.domain.errors import EditConflict, NotFound, StepgateError
 from stepgate.domain.state import Effect, Gate
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
 from stepgate.executors.fields import RelativePath, Sha256, Text
-from stepgate.executors.model_edit import MAX_INSTRUCTION_CHARS, OFFLINE, Written, recall, write
+from stepgate.executors.model_edit import MAX_INSTRUCTION_CHARS, Written, recall, write
 from stepgate.executors.preview import change_digest, hold_to, listed, shown, stale, visible, without_preview
 from stepgate.workspace.access import FileContent, Root
 from stepgate.workspace.building import MAX_EDIT_BYTES, build_edit
@@ -89,15 +89,13 @@ class EditFile(Executor[EditFileParams]):
     async def prepare(self, context: Context, params: EditFileParams) -> Prepared:
         """The diff; with `instruction` the model writes here, once for each state of the file.
 
-        Raises InvalidValue `offline_cannot_write`, and ModelFailure where asking again may help.
+        Raises ModelUnavailable `offline_cannot_write`.
         """
         title = visible(f"{'Delete' if params.delete else 'Edit'} {params.path}")
         try:
             written = await _written(context, params)
             change_set = await asyncio.to_thread(_build, context, params, written)
         except StepgateError as error:
-            if error.reason_code == OFFLINE:
-                raise
             return without_preview(title, params, error)
         seen = await asyncio.to_thread(shown, change_set, context.blobs)
         action = _action(params, change_set, written)

@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stepgate.domain import canonical
-from stepgate.domain.errors import Conflict, InvalidValue, NotFound, StaleApproval, StepgateError, WorkspaceConflict
+from stepgate.domain.errors import (
+    Conflict,
+    InvalidValue,
+    ModelFailure,
+    NotFound,
+    StaleApproval,
+    StepgateError,
+    WorkspaceConflict,
+)
 from stepgate.executors.base import Context, Params, Prepared
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import Change, ChangeSet, Node
@@ -17,7 +25,7 @@ SHOWN_TEXT: Final = 16 * 1024
 LISTED_FILES: Final = 1000
 # Control characters, and what reorders or hides text on a screen (CVE-2021-42574); line feeds and tabs are harmless.
 _UNSEEN: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 # The lines of a diff that stand for content it leaves out.
@@ -35,7 +43,7 @@ def visible(text: str, most: int = SHOWN_TEXT) -> str:
 
 def _escaped(found: "re.Match[str]") -> str:
     code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def files(change_set: ChangeSet) -> list[dict[str, Any]]:
@@ -90,7 +98,7 @@ def without_preview(title: str, params: Params, error: StepgateError) -> Prepare
     Raises the error again where it is no fault of the input or of the files: then nobody is to be asked.
     """
     drifting = isinstance(error, WorkspaceConflict) and error.reason_code == "drifted"
-    if drifting or not isinstance(error, InvalidValue | NotFound | Conflict):
+    if drifting or not isinstance(error, InvalidValue | NotFound | Conflict | ModelFailure):
         raise error
     given = params.model_dump(mode="json", exclude_unset=True)
     return Prepared(

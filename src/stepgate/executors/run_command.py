@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import hashlib
+import posixpath
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from stepgate.executors.preview import SHOWN_FILES, SHOWN_TEXT, hold_to, listed,
 from stepgate.executors.threads import in_thread
 from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.layers.harvest import harvest
+from stepgate.workspace.layers.layer import WORKSPACE
 from stepgate.workspace.sandbox import Command, Finished, Killed, Limits, Sandbox
 
 # Linux takes no single argument over 128 KiB, and a character can have four bytes.
@@ -155,7 +157,7 @@ def _command(context: Context, params: RunCommandParams) -> Command:
 def _action(context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams) -> dict[str, Any]:
     return {
         "argv": list(command.argv),
-        "executable": None if "PATH" in command.env else sandbox.resolve(command.argv[0]),
+        "executable": _executable(sandbox, command),
         "cwd": command.cwd,
         "env": dict(command.env),
         "stdin": hashlib.sha256(command.stdin).hexdigest(),
@@ -165,6 +167,14 @@ def _action(context: Context, sandbox: Sandbox, command: Command, params: RunCom
         "sandbox": sandbox.level.value,
         "files": named_files(context.root, params.argv or (), params.command, command.cwd),
     }
+
+
+def _executable(sandbox: Sandbox, command: Command) -> str | None:
+    """Where the program lies inside; None where there is none or the command's own PATH decides."""
+    program = command.argv[0]
+    if "/" not in program:
+        return None if "PATH" in command.env else sandbox.resolve_executable(program)
+    return sandbox.resolve_executable(posixpath.normpath(posixpath.join(WORKSPACE, command.cwd, program)))
 
 
 def _shown_command(params: RunCommandParams) -> str:

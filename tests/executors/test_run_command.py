@@ -1,0 +1,261 @@
+import asyncio
+import hashlib
+
+import pytest
+
+from stepgate.domain import canonical
+from stepgate.domain.errors import InvalidValue, SandboxUnavailable, StaleApproval, WorkspaceConflict
+from stepgate.domain.plan_faults import check_params
+from stepgate.executors.base import Bounds, Done, Failed
+from stepgate.executors.run_command import RunCommand, RunCommandParams
+from tests.executors.bench import Bench
+
+RUN = RunCommand()
+KEYS = {
+    *("exit_code", "signal", "stdout", "stderr", "truncated", "killed", "level", "limits", "wall_ms", "cpu_ms"),
+    *("peak_memory_bytes", "change_set_id", "files"),
+}
+
+
+async def test_a_command_tells_how_it_ended_and_what_it_said(bench: Bench) -> None:
+    done = await bench.execute(RUN, {"argv": ["sh", "-c", "echo out; echo err >&2"]})
+    assert isinstance(done, Done)
+    assert set(done.output) == KEYS
+    assert (done.output["exit_code"], done.output["stdout"], done.output["stderr"]) == (0, "out\n", "err\n")
+    assert (done.output["killed"], done.output["signal"], done.output["truncated"]) == (None, None, False)
+    assert (done.output["change_set_id"], done.output["files"], done.change_set) == (None, [], None)
+    assert done.output["level"] == "bwrap-full"
+    assert done.output["limits"]["wall_s"] == 20.0
+    assert sorted(bench.output) == [("stderr", b"err\n"), ("stdout", b"out\n")]
+
+
+async def test_what_it_changes_becomes_a_change_set_and_touches_nothing_else(bench: Bench) -> None:
+    (bench.path / "f").write_text("old\n")
+    (bench.path / "g").write_text("gone\n")
+    before = bench.tree()
+    done = await bench.execute(RUN, {"command": "echo new > f && rm g && mkdir d && echo made > d/h"})
+    assert bench.tree() == before
+    assert done.change_set is not None
+    assert done.output["change_set_id"] == done.change_set.id
+    assert [(entry["path"], entry["op"]) for entry in done.output["files"]] == [
+        ("d", "create"),
+        ("d/h", "create"),
+        ("f", "modify"),
+        ("g", "delete"),
+    ]
+    bench.apply("run", done)
+    assert (bench.path / "f").read_text() == "new\n"
+    assert (bench.path / "d/h").read_text() == "made\n"
+
+
+async def test_arguments_reach_the_program_as_they_are(bench: Bench) -> None:
+    argv = ["printf", "%s|", "a b", "$HOME", "'", "*", "", "ä\n"]
+    done = await bench.execute(RUN, {"argv": argv})
+    assert done.output["stdout"] == "a b|$HOME|'|*||ä\n|"
+
+
+async def test_the_folder_environment_and_input_are_those_given(bench: Bench) -> None:
+    (bench.path / "sub").mkdir()
+    input_ = {"command": 'pwd; echo "$GREETING"; cat', "cwd": "sub", "env": {"GREETING": "hi"}, "stdin": "in\n"}
+    done = await bench.execute(RUN, input_)
+    assert done.output["stdout"] == "/workspace/sub\nhi\nin\n"
+
+
+async def test_a_folder_that_is_not_there_is_named(bench: Bench) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        await bench.execute(RUN, {"argv": ["true"], "cwd": "missing"})
+    assert caught.value.field == "cwd"
+
+
+async def test_a_failing_command_is_a_failure_and_its_changes_are_thrown_away(bench: Bench) -> None:
+    outcome = await bench.execute(RUN, {"command": "echo partly > f; echo why >&2; exit 3"})
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.message, outcome.retryable) == ("exit_nonzero", "exit code 3", False)
+    assert set(outcome.output) == KEYS
+    assert (outcome.output["exit_code"], outcome.output["stderr"]) == (3, "why\n")
+    assert outcome.output["files"] == []
+    assert bench.tree() == {}
+
+
+async def test_an_allowed_failure_is_a_result_with_its_changes(bench: Bench) -> None:
+    done = await bench.execute(RUN, {"command": "echo partly > f; exit 3", "allow_failure": True})
+    assert isinstance(done, Done)
+    assert done.output["exit_code"] == 3
+    assert [entry["path"] for entry in done.output["files"]] == ["f"]
+
+
+async def test_a_program_that_is_not_there_is_exit_code_127(bench: Bench) -> None:
+    outcome = await bench.execute(RUN, {"argv": ["no-such-program"]})
+    assert isinstance(outcome, Failed)
+    assert outcome.output["exit_code"] == 127
+
+
+async def test_a_signal_is_named(bench: Bench) -> None:
+    outcome = await bench.execute(RUN, {"command": "kill -SEGV $$"})
+    assert isinstance(outcome, Failed)
+    assert (outcome.message, outcome.output["signal"]) == ("ended by signal 11", 11)
+
+
+@pytest.mark.parametrize(
+    ("command", "limits", "killed"),
+    [("sleep 60", {"wall_s": 0.3}, "wall"), ("yes", {"output_kill_bytes": 100_000}, "output")],
+)
+async def test_a_limit_kills_it_and_says_which_even_where_failure_is_allowed(
+    bench: Bench, command: str, limits: dict[str, float], killed: str
+) -> None:
+    outcome = await bench.execute(RUN, {"command": command, "limits": limits, "allow_failure": True})
+    assert isinstance(outcome, Failed)
+    assert outcome.code == "killed"
+    assert (outcome.output["killed"], outcome.output["exit_code"]) == (killed, None)
+
+
+async def test_limits_can_only_be_lowered(bench: Bench) -> None:
+    done = await bench.execute(RUN, {"argv": ["true"], "limits": {"wall_s": 5, "pids": 10}})
+    assert (done.output["limits"]["wall_s"], done.output["limits"]["pids"]) == (5.0, 10)
+    with pytest.raises(InvalidValue) as caught:
+        await bench.execute(RUN, {"argv": ["true"], "limits": {"wall_s": 21.0}})
+    assert caught.value.field == "limits.wall_s"
+    assert (await bench.prepare(RUN, {"argv": ["true"], "limits": {"wall_s": 21.0}})).failure is not None
+
+
+async def test_output_is_cut_at_its_limit_between_characters(bench: Bench) -> None:
+    done = await bench.execute(RUN, {"command": "printf 'aa€bb'", "limits": {"output_bytes": 4}})
+    assert (done.output["stdout"], done.output["truncated"]) == ("aa", True)
+
+
+async def test_bytes_that_are_no_text_are_replaced_and_stay_bounded(bench: Bench) -> None:
+    done = await bench.execute(RUN, {"command": r"printf 'a\377b\000c'"})
+    assert done.output["stdout"] == "a\ufffdb\ufffdc"
+    bounds = Bounds(1 << 20, 10_000, bench.bounds.command)
+    done = await bench.execute(RUN, {"command": "head -c 9999 /dev/zero | tr '\\0' '\\001'"}, bounds=bounds)
+    assert done.output["truncated"] is True
+    assert len(canonical.dumps(done.output["stdout"])) <= 15_002
+
+
+async def test_a_file_changed_meanwhile_is_drift(bench: Bench) -> None:
+    (bench.path / "f").write_text("old\n")
+    ready = asyncio.Event()
+    context = bench.context(on_output=lambda stream, piece: ready.set())
+    params = RunCommandParams.model_validate({"command": "echo new > f; echo ready; head -c 1 >/dev/null; sleep 0.2"})
+    running = asyncio.create_task(RUN.execute(context, params))
+    await asyncio.wait_for(ready.wait(), 10)
+    (bench.path / "f").write_text("somebody else's\n")
+    with pytest.raises(WorkspaceConflict) as caught:
+        await running
+    assert caught.value.reason_code == "drifted"
+    assert caught.value.details["paths"] == ["f"]
+
+
+async def test_cancelled_it_ends_everything_and_leaves_no_layer(bench: Bench) -> None:
+    ready = asyncio.Event()
+    context = bench.context(on_output=lambda stream, piece: ready.set())
+    params = RunCommandParams.model_validate({"command": "echo ready; sleep 60"})
+    running = asyncio.create_task(RUN.execute(context, params))
+    await asyncio.wait_for(ready.wait(), 10)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert list(bench.layers.path.iterdir()) == []
+
+
+async def test_without_a_sandbox_nothing_runs(bench: Bench) -> None:
+    for call in (bench.prepare, bench.execute):
+        with pytest.raises(SandboxUnavailable):
+            await call(RUN, {"argv": ["true"]}, sandbox=None)
+
+
+# What the approver sees, and what the approval covers
+
+
+async def test_the_approver_sees_the_command_as_it_will_run(bench: Bench) -> None:
+    (bench.path / "run.py").write_text("print(1)\n")
+    input_ = {"argv": ["python3", "run.py", "a b\x1b[2J"], "env": {"A": "1\u202e"}, "stdin": "in\x07"}
+    prepared = await bench.prepare(RUN, input_)
+    shown = prepared.rendering
+    assert shown["command"] == "python3 run.py 'a b\\x1b[2J'"
+    assert shown["env"] == {"A": "1\\u202e"}
+    assert shown["stdin"] == "in\\x07"
+    assert shown["executable"].endswith("/python3")
+    assert shown["cwd"] == "."
+    assert shown["sandbox"] == {"level": "bwrap-full", "network": "none"}
+    assert shown["reads"] == [{"path": "run.py", "sha256": hashlib.sha256(b"print(1)\n").hexdigest()}]
+    assert prepared.risk == "medium"
+    assert prepared.action["argv"] == input_["argv"]
+
+
+BASE = {"argv": ["python3", "run.py"], "cwd": ".", "env": {"A": "1"}, "stdin": "x", "limits": {"wall_s": 5}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"argv": ["python3", "run.py", "-v"]},
+        {"argv": ["/usr/bin/env", "run.py"]},
+        {"cwd": "sub"},
+        {"env": {"A": "2"}},
+        {"env": {}},
+        {"stdin": "y"},
+        {"limits": {"wall_s": 6}},
+        {"allow_failure": True},
+    ],
+)
+async def test_everything_that_decides_what_happens_is_in_the_action(bench: Bench, change: dict[str, object]) -> None:
+    (bench.path / "sub").mkdir()
+    (bench.path / "run.py").write_text("print(1)\n")
+    first = await bench.prepare(RUN, BASE)
+    assert (await bench.prepare(RUN, {**BASE, **change})).action != first.action
+    assert (await bench.prepare(RUN, BASE)).action == first.action
+
+
+async def test_a_named_file_changed_after_the_approval_makes_it_stale(bench: Bench) -> None:
+    (bench.path / "run.py").write_text("print(1)\n")
+    prepared = await bench.prepare(RUN, BASE)
+    (bench.path / "run.py").write_text("print(2)\n")
+    with pytest.raises(StaleApproval):
+        await bench.execute(RUN, BASE, prepared=prepared)
+
+
+async def test_a_program_of_the_workspace_is_found_from_its_folder(bench: Bench) -> None:
+    (bench.path / "sub").mkdir()
+    (bench.path / "sub/go").write_text("#!/bin/sh\necho went\n")
+    (bench.path / "sub/go").chmod(0o755)
+    prepared = await bench.prepare(RUN, {"argv": ["./go"], "cwd": "sub"})
+    assert prepared.rendering["executable"] == "/workspace/sub/go"
+    assert set(prepared.action["files"]) == {"sub/go"}
+    assert (await bench.execute(RUN, {"argv": ["./go"], "cwd": "sub"})).output["stdout"] == "went\n"
+
+
+async def test_what_is_too_long_to_show_is_said(bench: Bench) -> None:
+    prepared = await bench.prepare(RUN, {"argv": ["true", "x" * 20_000]})
+    assert "the command is too long to be shown whole" in prepared.rendering["notes"]
+    assert prepared.risk == "high"
+
+
+@pytest.mark.parametrize(
+    ("input_", "field", "words"),
+    [
+        ({}, "", "there is no command"),
+        ({"argv": ["a"], "command": "a"}, "", "both given"),
+        ({"argv": []}, "argv", "at least 1"),
+        ({"argv": [""]}, "argv", "names no program"),
+        ({"argv": ["a\0"]}, "argv[0]", "NUL"),
+        ({"argv": "ls -l"}, "argv", "must be a list"),
+        ({"command": ""}, "command", "at least 1"),
+        ({"argv": ["a"], "cwd": "../x"}, "cwd", "'..'"),
+        ({"argv": ["a"], "cwd": "/tmp"}, "cwd", "absolute"),
+        ({"argv": ["a"], "env": {"A": 1}}, "env.A", "must be text"),
+        ({"argv": ["a"], "limits": {"wall_s": 0}}, "limits.wall_s", "greater than 0"),
+        ({"argv": ["a"], "limits": {"time": 1}}, "limits.time", "no such field"),
+        ({"argv": ["a"], "allow_failure": "yes"}, "allow_failure", "true or false"),
+        ({"argv": ["a"], "shell": True}, "shell", "no such field"),
+    ],
+)
+def test_bad_input_is_named_by_field(input_: dict[str, object], field: str, words: str) -> None:
+    problems = check_params(RunCommandParams, input_)
+    assert [problem.field for problem in problems] == [field]
+    assert words in problems[0].message
+
+
+@pytest.mark.parametrize("name", ["1A", "A-B", "A=B", "", "Ä"])
+def test_names_no_environment_may_hold_are_refused(name: str) -> None:
+    assert check_params(RunCommandParams, {"argv": ["a"], "env": {name: "x"}})
