@@ -12,7 +12,8 @@ from stepgate.workspace.sandbox import seccomp
 from stepgate.workspace.sandbox.advice import advice
 from stepgate.workspace.sandbox.canaries import Runner, sing
 from stepgate.workspace.sandbox.command import Canary, Command, Finished, Level
-from stepgate.workspace.sandbox.filesystem import INSIDE_ID, FileSystem
+from stepgate.workspace.sandbox.etc import INSIDE_ID
+from stepgate.workspace.sandbox.filesystem import FileSystem
 from stepgate.workspace.sandbox.launch import Launcher
 from stepgate.workspace.sandbox.locate import Bubblewrap, candidates
 from stepgate.workspace.sandbox.running import Recipe, Running

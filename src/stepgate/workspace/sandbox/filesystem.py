@@ -10,31 +10,10 @@ from typing import Final
 
 from stepgate.domain.errors import InvalidValue
 from stepgate.workspace.layers.layer import WORKSPACE
+from stepgate.workspace.sandbox.etc import prepare_etc
 from stepgate.workspace.sandbox.launch import Launcher
 
 _LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_ETC: Final = (
-    "alternatives",
-    "ca-certificates",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
-    "mime.types",
-    "pki/ca-trust",
-    "pki/tls/certs",
-    "protocols",
-    "services",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-)
-INSIDE_ID: Final = 1000
-_FILES: Final = {
-    "passwd": f"sandbox:x:{INSIDE_ID}:{INSIDE_ID}::/tmp:/bin/sh\n",
-    "group": f"sandbox:x:{INSIDE_ID}:\n",
-    "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-}
 _SYSTEM_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -51,7 +30,7 @@ class FileSystem:
     def build(
         cls, launcher: Launcher, state_dir: Path, python_prefix: Path | None, readonly: Sequence[Path]
     ) -> "FileSystem":
-        """Looks at the host once; the synthetic files are written into the state folder.
+        """Looks at the host once; what commands see as /etc is put together in the state folder.
 
         Raises InvalidValue for a read-only folder that would show a home, the state folder or everything,
         NotReachable where the sandbox's user cannot come to one.
@@ -63,12 +42,7 @@ class FileSystem:
                 arguments += ["--symlink", os.readlink(path), str(path)]
             elif path.is_dir():
                 arguments += ["--ro-bind", str(path), str(path)]
-        for name in _ETC:
-            if Path("/etc", name).exists():
-                arguments += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
-        synthetic = launcher.reach(_write_files(state_dir / "sandbox" / "etc"))
-        for name in _FILES:
-            arguments += ["--ro-bind", f"{synthetic}/{name}", f"/etc/{name}"]
+        arguments += ["--ro-bind", launcher.reach(prepare_etc(state_dir / "sandbox")), "/etc"]
         shown: list[str] = []
         missing = [f"no {path}" for path in ("/usr/bin/env", "/bin/sh") if not Path(path).exists()]
         for folder in (Path(sys.base_prefix) if python_prefix is None else python_prefix, *readonly):
@@ -100,19 +74,6 @@ class FileSystem:
 
 def _runs(path: str) -> bool:
     return os.path.isfile(path) and bool(os.stat(path).st_mode & 0o111)
-
-
-def _write_files(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in _FILES.items():
-        path = folder / name
-        if not path.is_file() or path.read_text() != text:
-            # Other processes may be reading it, so it changes whole.
-            new = folder / f".{name}.{os.getpid()}"
-            new.write_text(text)
-            new.chmod(0o644)
-            new.replace(path)
-    return folder
 
 
 def _presentable(folder: Path, state_dir: Path) -> Path:

@@ -55,9 +55,8 @@ def loopback() -> str:
             except OSError:
                 continue
             return f"{address} was reached"
-    with socket.socket(type=socket.SOCK_DGRAM) as client:
-        with contextlib.suppress(OSError):
-            client.sendto(b"canary", ("127.0.0.1", FACTS["udp"]))
+    with socket.socket(type=socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
+        client.sendto(b"canary", ("127.0.0.1", FACTS["udp"]))
     interfaces = [name for _index, name in socket.if_nameindex() if name != "lo"]
     return f"interfaces {interfaces}" if interfaces else ""
 

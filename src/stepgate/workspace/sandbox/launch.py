@@ -119,8 +119,9 @@ class Launcher:
         return str(reply["path"])
 
     def unmount(self, path: str) -> None:
-        """Takes a mount away; raises OSError for a path that `mount` did not return."""
-        self._ask({"op": "unmount", "path": path})
+        """Takes a mount away, without waiting for it."""
+        with self._lock:
+            self._send({"op": "unmount", "path": path}, ())
 
     def reach(self, path: str | Path) -> str:
         """A path of the same folder that the sandbox's user can open; mounted once and kept.

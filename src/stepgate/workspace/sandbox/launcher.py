@@ -7,6 +7,7 @@ hands the descriptor of the sandbox's first process to the worker, waits for the
 """
 
 import array
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -292,13 +293,14 @@ class Launcher:
         if message["op"] == "run":
             self._run(descriptors)
             return
-        try:
-            if message["op"] == "mount":
-                owner = tuple(message["owner"]) if message["owner"] else None
-                reply: dict[str, Any] = {"path": self._stage.add(descriptors[0], owner, message["read_only"])}
-            else:
+        if message["op"] == "unmount":
+            # It takes a while and nobody needs to know when it is done.
+            with contextlib.suppress(OSError):
                 self._stage.remove(message["path"])
-                reply = {}
+            return
+        owner = tuple(message["owner"]) if message["owner"] else None
+        try:
+            reply: dict[str, Any] = {"path": self._stage.add(descriptors[0], owner, message["read_only"])}
         except OSError as error:
             reply = {"error": error.strerror or str(error), "errno": error.errno}
         send(self._connection, reply)
