@@ -5,7 +5,7 @@ import pytest
 from stepgate.domain.errors import InvalidPlan, InvalidValue
 from stepgate.domain.plan_check import validate_steps
 from stepgate.executors.base import Context, Done, Executor, Params
-from stepgate.executors.registry import BUILTIN, GROUP, Registry
+from stepgate.executors.registry import BUILTIN, GROUP, Registry, installed
 
 
 class EchoParams(Params):
@@ -101,7 +101,7 @@ no_executor = object()
 """
 
 
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def install_plugin(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """Puts a package with one entry point on the path, as pip leaves it."""
     name = f"plugin_{folder.name.replace('-', '_')}"
     (folder / f"{name}.py").write_text(PLUGIN)
@@ -113,8 +113,8 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
 
 
 def test_installed_packages_add_step_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "{}:Reverse")
-    assert Registry.installed().get("reverse").summary == "Says it again."
+    install_plugin(tmp_path, monkeypatch, "{}:Reverse")
+    assert installed().get("reverse").summary == "Says it again."
     assert "reverse" not in Registry()
 
 
@@ -122,15 +122,15 @@ def test_installed_packages_add_step_types(tmp_path: Path, monkeypatch: pytest.M
 def test_an_entry_point_that_does_not_hold_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    install(tmp_path, monkeypatch, value)
+    install_plugin(tmp_path, monkeypatch, value)
     with pytest.raises(InvalidValue, match="the entry point 'extra'"):
-        Registry.installed()
+        installed()
 
 
 def test_an_installed_executor_cannot_replace_one_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "{}:ReadFile")
+    install_plugin(tmp_path, monkeypatch, "{}:ReadFile")
     with pytest.raises(InvalidValue, match="two executors have the type 'read_file'"):
-        Registry.installed()
+        installed()
 
 
 def test_describe_is_what_a_person_chooses_from() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from stepgate.domain.errors import InvalidValue
 from stepgate.domain.plan import StepType
@@ -36,15 +36,6 @@ class Registry:
         self._step_types: Mapping[str, StepType] = MappingProxyType(
             {name: _step_type(executor) for name, executor in by_type.items() if not executor.internal}
         )
-
-    @classmethod
-    def installed(cls, executors: Sequence[Executor[Any]] = BUILTIN) -> Self:
-        """Those given and what installed packages offer as entry points of the group `stepgate.executors`.
-
-        Raises InvalidValue, naming the entry point, for one that cannot be loaded or is no executor.
-        """
-        found = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
-        return cls((*executors, *(_load(point) for point in found)))
 
     def __iter__(self) -> Iterator[Executor[Any]]:
         return iter(self._by_type.values())
@@ -83,6 +74,15 @@ class Registry:
             for executor in self
             if not executor.internal
         ]
+
+
+def installed(executors: Sequence[Executor[Any]] = BUILTIN) -> Registry:
+    """Those given and what installed packages offer as entry points of the group `stepgate.executors`.
+
+    Raises InvalidValue, naming the entry point, for one that cannot be loaded or is no executor.
+    """
+    found = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    return Registry((*executors, *(_load(point) for point in found)))
 
 
 def _step_type(executor: Executor[Any]) -> StepType:
