@@ -99,6 +99,52 @@ async def test_preparing_has_no_effect_and_gives_the_same_action_again(
         canonical.check(shown)
 
 
+HOSTILE = "x\x1b[2J\u202e\r"
+HOSTILE_INPUTS: Mapping[str, list[dict[str, Any]]] = {
+    "read_file": [{"path": HOSTILE}],
+    "analyze": [{"instruction": HOSTILE, "model": HOSTILE, "tier": HOSTILE}],
+    "summarize": [{"instruction": HOSTILE}],
+    "edit_file": [
+        {"path": HOSTILE, "content": HOSTILE},
+        {"path": HOSTILE, "delete": True},
+        {"path": "f", "edits": [{"find": HOSTILE, "replace": ""}]},
+        {"path": "f", "patch": HOSTILE},
+    ],
+    "run_command": [
+        {"argv": [HOSTILE, HOSTILE], "env": {"A": HOSTILE}, "stdin": HOSTILE},
+        {"command": HOSTILE, "cwd": HOSTILE},
+        {"argv": ["a"], "limits": {"wall_s": 1e9}},
+    ],
+    "undo": [{"to": HOSTILE}],
+}
+
+
+def texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for name, item in value.items():
+                yield name
+                yield from texts(item)
+        case list() | tuple():
+            for item in value:
+                yield from texts(item)
+        case _:
+            assert value is None or isinstance(value, int | float)
+
+
+@pytest.mark.parametrize(
+    ("executor", "input_"), [(executor, input_) for executor in BUILTIN for input_ in HOSTILE_INPUTS[executor.type]]
+)
+async def test_nothing_a_person_is_shown_acts_on_the_screen(
+    filled: Bench, executor: Executor[Any], input_: dict[str, Any]
+) -> None:
+    prepared = await filled.prepare(executor, input_)
+    for text in (*texts(prepared.rendering), prepared.failure or ""):
+        assert text.isprintable() or text.replace("\n", "").replace("\t", "").isprintable()
+
+
 @pytest.mark.parametrize(("executor", "input_"), [case for case in CASES if "missing" not in case[1].values()])
 async def test_executing_does_what_was_prepared_and_leaves_the_workspace_to_the_engine(
     filled: Bench, executor: Executor[Any], input_: dict[str, Any]

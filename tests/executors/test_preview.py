@@ -1,30 +1,10 @@
 import pytest
 
 from stepgate.domain.errors import SandboxUnavailable, WorkspaceConflict
-from stepgate.executors.preview import LISTED_FILES, SHOWN_FILES, change_digest, listed, shown, visible, without_preview
+from stepgate.executors.preview import LISTED_FILES, SHOWN_FILES, change_digest, listed, shown, without_preview
 from stepgate.executors.read_file import ReadFileParams
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import Change, ChangeSet, Node
-
-
-@pytest.mark.parametrize(
-    ("text", "seen"),
-    [
-        ("plain äöü 漢字 🙂\n\t", "plain äöü 漢字 🙂\n\t"),
-        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("a\rb", "a\\x0db"),
-        ("\x9b31m", "\\x9b31m"),
-        ("user\u202e\u2066// admin\u2069", "user\\u202e\\u2066// admin\\u2069"),
-        ("zero\u200bwidth\ufeff", "zero\\u200bwidth\\ufeff"),
-        ("tag\U000e0041", "tag\\U000e0041"),
-    ],
-)
-def test_what_acts_on_a_screen_is_written_out(text: str, seen: str) -> None:
-    assert visible(text) == seen
-
-
-def test_long_text_is_cut_and_says_so() -> None:
-    assert visible("abcdef", 4) == "abcd… (2 more characters)"
 
 
 def sets(count: int) -> ChangeSet:
@@ -47,6 +27,10 @@ def test_a_rendering_says_when_it_does_not_show_all(blobs: BlobStore) -> None:
     assert shown(ChangeSet.of([text]), blobs)["truncated"] is False
     long = b"x\n" * 100_000
     assert shown(ChangeSet.of([Change("f", None, Node.file(blobs.put(long), len(long)))]), blobs)["truncated"] is True
+    acting = b"\x1b" * 60_000
+    seen = shown(ChangeSet.of([Change("f", None, Node.file(blobs.put(acting), len(acting)))]), blobs)
+    assert seen["truncated"] is True
+    assert len(seen["diff"]) < 140_000
 
 
 def test_the_digest_covers_everything_but_times(blobs: BlobStore) -> None:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 from stepgate.domain.errors import InvalidValue, ModelFailure
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
 from stepgate.executors.fields import StepKey, Text, refusal
-from stepgate.executors.preview import visible
+from stepgate.executors.screen import one_line, visible, visible_json
 from stepgate.llm.prompts import Material, material_of
 from stepgate.llm.protocol import Message, ModelAnswer, ModelRequest, Purpose, request_hash
 from stepgate.llm.structured import check_schema
@@ -66,10 +66,11 @@ class Asking(Executor[Q]):
         request = await self._request(context, params)
         action = {"request": request_hash(request)}
         sent = [{"role": one.role.value, "content": visible(one.content)} for one in request.messages]
-        title = visible(f"Ask {params.model or 'a model'} ({self.type})")
+        title = one_line(f"Ask {params.model or 'a model'} ({self.type})")
         size = sum(len(one.content) for one in request.messages)
+        model, tier = visible_json([params.model, params.tier])
         notes = [f"{size} characters leave for the model router"]
-        rendering = {"title": title, "messages": sent, "model": params.model, "tier": params.tier, "notes": notes}
+        rendering = {"title": title, "messages": sent, "model": model, "tier": tier, "notes": notes}
         return Prepared(action, rendering, "low")
 
     async def execute(self, context: Context, params: Q) -> Outcome:

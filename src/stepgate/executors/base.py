@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stepgate.domain.errors import SandboxUnavailable
 from stepgate.domain.state import Effect, Gate
+from stepgate.executors.screen import visible_json
 from stepgate.llm.protocol import ModelAnswer, ModelRequest
 from stepgate.workspace.access import Root
 from stepgate.workspace.blobs import BlobStore
@@ -156,8 +157,8 @@ class Executor(ABC, Generic[P]):
     async def prepare(self, context: Context, params: P) -> Prepared:
         """Effect-free: what the step would do, for the approver and for the action's hash."""
         given = params.model_dump(mode="json", by_alias=True)
-        title = f"{self.type} {context.step_key}"
-        return Prepared(action={"input": given}, rendering={"title": title, "input": given}, risk="low")
+        rendering = {"title": f"{self.type} {context.step_key}", "input": visible_json(given)}
+        return Prepared(action={"input": given}, rendering=rendering, risk="low")
 
     @abstractmethod
     async def execute(self, context: Context, params: P) -> Outcome:

@@ -12,7 +12,8 @@ from stepgate.domain.state import Effect, Gate
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
 from stepgate.executors.fields import RelativePath, Sha256, Text
 from stepgate.executors.model_edit import MAX_INSTRUCTION_CHARS, Written, recall, write
-from stepgate.executors.preview import change_digest, hold_to, listed, shown, stale, visible, without_preview
+from stepgate.executors.preview import change_digest, hold_to, listed, shown, stale, without_preview
+from stepgate.executors.screen import one_line
 from stepgate.workspace.access import FileContent, Root
 from stepgate.workspace.building import MAX_EDIT_BYTES, build_edit
 from stepgate.workspace.changes import ChangeSet
@@ -91,7 +92,7 @@ class EditFile(Executor[EditFileParams]):
 
         Raises ModelUnavailable `offline_cannot_write`.
         """
-        title = visible(f"{'Delete' if params.delete else 'Edit'} {params.path}")
+        title = one_line(f"{'Delete' if params.delete else 'Edit'} {params.path}")
         try:
             written = await _written(context, params)
             change_set = await asyncio.to_thread(_build, context, params, written)
@@ -100,7 +101,13 @@ class EditFile(Executor[EditFileParams]):
         seen = await asyncio.to_thread(shown, change_set, context.blobs)
         action = _action(params, change_set, written)
         notes = _notes(params, change_set)
-        rendering = {"title": title, "path": visible(params.path), **seen, "notes": notes, "written": action["written"]}
+        rendering = {
+            "title": title,
+            "path": one_line(params.path),
+            **seen,
+            "notes": notes,
+            "written": action["written"],
+        }
         return Prepared(action, rendering, _risk(params, whole=not seen["truncated"]))
 
     async def execute(self, context: Context, params: EditFileParams) -> Outcome:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from stepgate.domain import canonical
 from stepgate.domain.errors import EditConflict, ModelFailure, ModelUnavailable, NotFound
 from stepgate.executors.base import Context
+from stepgate.executors.screen import one_line
 from stepgate.llm.prompts import EDIT_SCHEMA, edit
 from stepgate.llm.protocol import ModelRequest, Purpose
 from stepgate.workspace.access import FileContent
@@ -24,7 +25,7 @@ class Written:
     content: bytes
     base_sha256: str | None
     action: Mapping[str, Any]
-    """`{question, base, content, model}`, the first three by sha256."""
+    """`{question, base, content, model}`, the first three by sha256; it stands in the action and in the rendering."""
 
 
 async def recall(
@@ -70,7 +71,8 @@ async def write(context: Context, path: str, instruction: str, present: FileCont
     sha256 = await asyncio.to_thread(_keep, context, content)
     base = present.sha256 if present else None
     question = _question(context.goal, path, instruction)
-    return Written(content, base, {"question": question, "base": base, "content": sha256, "model": answer.model})
+    model = one_line(answer.model) if answer.model else None
+    return Written(content, base, {"question": question, "base": base, "content": sha256, "model": model})
 
 
 def _keep(context: Context, content: bytes) -> str:

@@ -15,35 +15,17 @@ from stepgate.domain.errors import (
     WorkspaceConflict,
 )
 from stepgate.executors.base import Context, Params, Prepared
+from stepgate.executors.screen import one_line, visible
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import Change, ChangeSet, Node
 from stepgate.workspace.diff import unified
 
-SHOWN_DIFF_BYTES: Final = 96 * 1024
+SHOWN_DIFF_BYTES: Final = 64 * 1024
 SHOWN_FILES: Final = 200
-SHOWN_TEXT: Final = 16 * 1024
+SHOWN_PATH: Final = 200
 LISTED_FILES: Final = 1000
-# Control characters, and what reorders or hides text on a screen (CVE-2021-42574); line feeds and tabs are harmless.
-_UNSEEN: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
-
 # The lines of a diff that stand for content it leaves out.
 _UNSHOWN: Final = re.compile(r"^(?:# (?:too large to show|not text)|# \d+ more of \d+ changes)", re.MULTILINE)
-
-
-def visible(text: str, most: int = SHOWN_TEXT) -> str:
-    """Text as it may stand on a person's screen: whatever acts instead of showing is written as an escape.
-
-    Only for people: what is hashed, run or given to a later step keeps its characters. Cut to `most` characters.
-    """
-    shown = _UNSEEN.sub(_escaped, text[:most])
-    return shown if len(text) <= most else f"{shown}… ({len(text) - most} more characters)"
-
-
-def _escaped(found: "re.Match[str]") -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def files(change_set: ChangeSet) -> list[dict[str, Any]]:
@@ -87,9 +69,11 @@ def shown(change_set: ChangeSet, blobs: BlobStore) -> dict[str, Any]:
     diff = unified(change_set, blobs, max_bytes=SHOWN_DIFF_BYTES)
     entries = files(change_set)[:SHOWN_FILES]
     for entry in entries:
-        entry["path"] = visible(entry["path"])
-    cut = len(entries) < len(change_set.changes) or _UNSHOWN.search(diff) is not None
-    return {"diff": visible(diff, 2 * SHOWN_DIFF_BYTES), "files": entries, "truncated": cut}
+        entry["path"] = one_line(entry["path"], SHOWN_PATH)
+    # Written out, hostile text grows sixfold.
+    text = visible(visible(diff, 2 * SHOWN_DIFF_BYTES), 2 * SHOWN_DIFF_BYTES)
+    hidden = len(text) > 2 * SHOWN_DIFF_BYTES or _UNSHOWN.search(diff) is not None
+    return {"diff": text, "files": entries, "truncated": hidden or len(entries) < len(change_set.changes)}
 
 
 def without_preview(title: str, params: Params, error: StepgateError) -> Prepared:

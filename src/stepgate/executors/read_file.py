@@ -60,12 +60,12 @@ class ReadFile(Executor[ReadFileParams]):
 
 
 async def _read(root: Root, path: str, max_bytes: int) -> FileContent:
-    if max_bytes > INLINE_BYTES:
-        try:
-            return root.read(path, INLINE_BYTES)
-        except PathRefused as error:
-            if error.details.get("size", 0) <= INLINE_BYTES:
-                raise
+    inline = min(INLINE_BYTES, max_bytes)
+    try:
+        return root.read(path, inline)
+    except PathRefused as error:
+        if inline == max_bytes or error.details.get("size", 0) <= inline:
+            raise
     return await asyncio.to_thread(root.read, path, max_bytes)
 
 

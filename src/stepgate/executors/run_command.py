@@ -20,7 +20,8 @@ from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Pa
 from stepgate.executors.command_files import named_files
 from stepgate.executors.command_risk import reasons
 from stepgate.executors.fields import RelativeFolder, Text
-from stepgate.executors.preview import SHOWN_FILES, SHOWN_TEXT, hold_to, listed, visible, without_preview
+from stepgate.executors.preview import SHOWN_FILES, hold_to, listed, without_preview
+from stepgate.executors.screen import SHOWN_TEXT, one_line, visible
 from stepgate.executors.threads import in_thread
 from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.layers.harvest import harvest
@@ -116,7 +117,7 @@ class RunCommand(Executor[RunCommandParams]):
     async def prepare(self, context: Context, params: RunCommandParams) -> Prepared:
         """The command as it will run, what it names, and why it may be risky; nothing is started."""
         sandbox = context.require_sandbox()
-        title = visible(f"Run {_shown_command(params)}", 200)
+        title = one_line(f"Run {_shown_command(params)}", 200)
         try:
             command = _command(context, params)
             action = await asyncio.to_thread(_action, context, sandbox, command, params)
@@ -192,14 +193,14 @@ def _too_long(params: RunCommandParams) -> list[str]:
 
 
 def _rendering(title: str, params: RunCommandParams, action: Mapping[str, Any], why: list[str]) -> dict[str, Any]:
-    named = [{"path": visible(path), "sha256": sha256} for path, sha256 in action["files"].items()]
+    named = [{"path": one_line(path), "sha256": one_line(sha256)} for path, sha256 in action["files"].items()]
     notes = [*why, *(["changes are kept even if it fails"] if params.allow_failure else [])]
     return {
         "title": title,
         "command": visible(_shown_command(params)),
         "shell": params.command is not None,
-        "executable": visible(action["executable"]) if action["executable"] else None,
-        "cwd": visible(action["cwd"]),
+        "executable": one_line(action["executable"]) if action["executable"] else None,
+        "cwd": one_line(action["cwd"]),
         "env": {name: visible(value, SHOWN_VALUE) for name, value in params.env.items()},
         "stdin": visible(params.stdin, SHOWN_STDIN) if params.stdin else None,
         "sandbox": {"level": action["sandbox"], "network": "none"},

@@ -10,7 +10,8 @@ from stepgate.domain.errors import InvalidValue, StepgateError
 from stepgate.domain.ids import new_id
 from stepgate.domain.state import UNDO, Effect, Gate
 from stepgate.executors.base import AppliedSet, Context, Done, Executor, Params, Prepared
-from stepgate.executors.preview import change_digest, hold_to, listed, shown, visible, without_preview
+from stepgate.executors.preview import change_digest, hold_to, listed, shown, without_preview
+from stepgate.executors.screen import one_line
 from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.diff import unified
 from stepgate.workspace.netundo import net_undo
@@ -37,14 +38,14 @@ class Undo(Executor[UndoParams]):
 
     async def prepare(self, context: Context, params: UndoParams) -> Prepared:
         """The net change and its diff; no preview where somebody changed the files since."""
-        title = "Undo everything the run changed" if params.to is None else f"Undo back to step {params.to}"
+        title = "Undo everything the run changed" if params.to is None else one_line(f"Undo back to step {params.to}")
         try:
             change_set = await _net(context, params)
         except StepgateError as error:
-            return without_preview(visible(title), params, error)
+            return without_preview(title, params, error)
         seen = await asyncio.to_thread(shown, change_set, context.blobs)
         notes = [] if change_set.changes else ["nothing is left to undo"]
-        rendering = {"title": visible(title), "notes": notes, **seen}
+        rendering = {"title": title, "notes": notes, **seen}
         return Prepared(_action(params, change_set), rendering, "medium")
 
     async def execute(self, context: Context, params: UndoParams) -> Done:
