@@ -1,5 +1,6 @@
 """Layers by overlay: the workspace is the lower folder, and the upper folder holds only what changed."""
 
+import errno
 import os
 import stat
 import time
@@ -42,6 +43,8 @@ class OverlayLayer:
 
         Raises OSError where the file system of the workspace cannot be shown to the sandbox's user.
         """
+        if launcher.root and not launcher.private:
+            raise OSError(errno.EPERM, f"no idmapped mount is possible: {launcher.refusal}")
         opened_ns = time.time_ns()
         found = os.fstat(root.fd)
         # The upper folder's mode is the mode the command sees on its workspace.

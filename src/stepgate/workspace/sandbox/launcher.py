@@ -82,6 +82,8 @@ class Stage:
         """Leaves the host's mount namespace; raises OSError where that is not permitted."""
         _check(libc.unshare(_CLONE_NEWNS), "unshare")
         _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None), "mount")
+        # Every sandbox copies and then discards the whole table of mounts; those beneath are often most of it.
+        libc.umount2(STAGE.encode(), _MNT_DETACH)
         options = b"mode=0711,size=64k"
         _check(libc.mount(b"stepgate", STAGE.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options), "mount")
 

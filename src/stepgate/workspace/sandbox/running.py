@@ -79,6 +79,7 @@ class Running:
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         self._killed: Killed | None = None
+        self._fault: BaseException | None = None
         self._written = 0
         self._process = -1
         self._first: asyncio.Future[int] = self._loop.create_future()
@@ -173,8 +174,11 @@ class Running:
 
     async def _whole(self, watch: Watch, streams: tuple[Stream, Stream], stop: asyncio.Event | None) -> Report | None:
         first = await self._first
-        stopping = self._loop.create_task(self._stop_when(stop)) if stop is not None else None
-        watching = self._loop.create_task(watch.follow(first)) if first >= 0 else None
+        beside = [self._loop.create_task(self._stop_when(stop))] if stop is not None else []
+        if first >= 0:
+            beside.append(self._loop.create_task(watch.follow(first)))
+        for task in beside:
+            task.add_done_callback(self._unwatched)
         try:
             await self._gone.wait()
             report = await self._report
@@ -182,12 +186,17 @@ class Running:
             for stream in streams:
                 await stream.ended.wait()
         finally:
-            for task in (stopping, watching):
-                if task is not None:
-                    task.cancel()
-        if watching is not None and watching.done() and not watching.cancelled():
-            watching.result()
+            for task in beside:
+                task.cancel()
+        if self._fault is not None:
+            raise self._fault
         return report
+
+    def _unwatched(self, task: asyncio.Task[None]) -> None:
+        # Nothing may run whose limits are not watched.
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._fault = fault
+            self.kill(Killed.CANCEL)
 
     async def _stop_when(self, stop: asyncio.Event) -> None:
         await stop.wait()
