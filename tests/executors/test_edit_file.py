@@ -262,6 +262,20 @@ async def test_the_model_is_asked_again_when_the_file_is_another(bench: Bench) -
     assert len(bench.models.asked) == 2
 
 
+async def test_another_instruction_or_lost_bytes_are_no_earlier_writing(bench: Bench) -> None:
+    bench.models.router = writing("two\n", "three\n", "drei\n")
+    first = await bench.prepare(EDIT, INSTRUCTION)
+
+    async def shown() -> object:
+        return first.rendering
+
+    other = await bench.prepare(EDIT, {**INSTRUCTION, "instruction": "say three"}, shown=shown)
+    assert "+three\n" in other.rendering["diff"]
+    bench.blobs.path_of(first.action["written"]["content"]).unlink()
+    again = await bench.prepare(EDIT, INSTRUCTION, shown=shown)
+    assert "+drei\n" in again.rendering["diff"]
+
+
 async def test_a_model_never_writes_after_the_approval(bench: Bench) -> None:
     bench.models.router = writing("two\n")
     outcome = await bench.execute(EDIT, INSTRUCTION)

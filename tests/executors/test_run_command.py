@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -7,7 +8,8 @@ from stepgate.domain import canonical
 from stepgate.domain.errors import InvalidValue, SandboxUnavailable, StaleApproval, WorkspaceConflict
 from stepgate.domain.plan_faults import check_params
 from stepgate.executors.base import Bounds, Done, Failed
-from stepgate.executors.run_command import RunCommand, RunCommandParams
+from stepgate.executors.run_command import RunCommand, RunCommandParams, _failure
+from stepgate.workspace.sandbox import Finished, Killed, Level, Limits
 from tests.executors.bench import Bench
 
 RUN = RunCommand()
@@ -107,6 +109,17 @@ async def test_a_limit_kills_it_and_says_which_even_where_failure_is_allowed(
     assert isinstance(outcome, Failed)
     assert outcome.code == "killed"
     assert (outcome.output["killed"], outcome.output["exit_code"]) == (killed, None)
+
+
+@pytest.mark.parametrize("why", list(Killed))
+def test_every_reason_for_a_kill_has_its_words(why: Killed) -> None:
+    limits = Limits()
+    ended = Finished(None, 9, why, b"", b"", False, Level.BWRAP_FULL, limits, 1, 1, 1)
+    outcome = _failure(ended, allow_failure=True)
+    assert outcome is not None
+    assert outcome[0] == "killed"
+    others = {_failure(replace(ended, killed=other), allow_failure=True) for other in Killed if other is not why}
+    assert outcome not in others
 
 
 async def test_limits_can_only_be_lowered(bench: Bench) -> None:
