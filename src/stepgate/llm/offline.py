@@ -31,6 +31,12 @@ _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _TELLING = re.compile(
     r"\b(error|errors|fail|failed|failures?|exception|assert\w*|bug|wrong|ok|passed)\b", re.IGNORECASE
 )
+_COMMON = frozenset(
+    _WORD.findall(
+        "an and are as at be by did does for from goal how if in instruction is it its no not of on or run so that "
+        "the then this to was were what when where which who why will with you"
+    )
+)
 _NAMES = {Purpose.EDIT: "an edit", Purpose.PLAN: "a plan"}
 _FENCE = re.compile(r"^<<<MATERIAL ", re.MULTILINE)
 
@@ -125,7 +131,7 @@ def _sentences(pieces: Sequence[Material]) -> list[_Sentence]:
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(word for word in map(str.lower, _WORD.findall(text)) if len(word) > 1)
+    return frozenset(word for word in map(str.lower, _WORD.findall(text)) if len(word) > 1 and word not in _COMMON)
 
 
 def _rank(sentences: Sequence[_Sentence], question: frozenset[str]) -> list[float]:
@@ -147,6 +153,6 @@ def _rank(sentences: Sequence[_Sentence], question: frozenset[str]) -> list[floa
         ]
     # Rounded, so that the order does not hang on the last bit.
     return [
-        round(score * (1 + len(sentence.words & question)) * (4 if _TELLING.search(sentence.text) else 1), 9)
+        round(score * (1 + 2 * len(sentence.words & question)) * (4 if _TELLING.search(sentence.text) else 1), 9)
         for score, sentence in zip(scores, sentences, strict=True)
     ]

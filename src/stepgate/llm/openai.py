@@ -208,7 +208,7 @@ def _classify(status: int) -> tuple[str, str, bool, bool | None, str | None]:
             fix = "set STEPGATE_MODEL_URL to the final address"
             return "model_redirected", "the router redirects, which is not followed", False, False, fix
         case _:
-            fix = "check the model's name and the length of the context"
+            fix = "check the model's name, the key and the length of the context"
             return "model_request_refused", "the router refuses the request", False, False, fix
 
 
