@@ -106,6 +106,13 @@ class Database:
                     await connection.invalidate()
                 raise
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        """Like `raw`, with the driver's errors translated."""
+        with translated(self.place):
+            async with self.raw() as connection:
+                yield connection
+
     async def learn_time(self) -> None:
         """Asks the database for its time."""
         async with self.raw() as connection:
