@@ -1,0 +1,1 @@
+"""The HTTP surface: one module per resource, each endpoint one verb of the engine or one query."""

@@ -1,0 +1,89 @@
+"""The FastAPI application: routes, rules and documents put together around services that somebody else opens."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from stepgate import __version__
+from stepgate.api import (
+    approvals,
+    decisions,
+    health,
+    journal,
+    pages,
+    problems,
+    runs,
+    step_types,
+    steps,
+    verbs,
+    worker,
+)
+from stepgate.api.local import LocalRules
+from stepgate.api.problems import ProblemDocument
+from stepgate.api.services import Opening
+
+DESCRIPTION = """
+Give it a goal and a plan of steps; it runs them in a sandboxed workspace, stops before anything dangerous until a
+person has approved exactly that action, and records what every step did and cost.
+
+Errors are `application/problem+json` (RFC 9457). Lists are `{items, next_cursor}`. POSTs take `Idempotency-Key`.
+Times are RFC 3339 in UTC, money is decimal text in USD (null: unknown), ids are UUIDv7.
+
+Decisions (approve, reject, skip) need the local secret as a bearer token.
+"""
+REFERENCE = "#/components/schemas/{model}"
+TAGS = [
+    {"name": "runs", "description": "Make one, find one, look at one."},
+    {"name": "verbs", "description": "What may be asked of a whole run."},
+    {"name": "steps", "description": "What a run does, one after another or side by side."},
+    {"name": "approvals", "description": "Questions to people, and their decisions."},
+    {"name": "journal", "description": "What happened, what it cost, and the proof."},
+    {"name": "plans", "description": "What plans may be made of."},
+    {"name": "worker", "description": "Who executes."},
+    {"name": "health", "description": "Whether it works."},
+]
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the one shape that every problem has."""
+        if self.openapi_schema is None:
+            schemas = super().openapi()["components"]["schemas"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            _, extra = models_json_schema([(ProblemDocument, "serialization")], ref_template=REFERENCE)
+            schemas.update(extra["$defs"])
+        return super().openapi()
+
+
+def create_app(opening: Opening) -> FastAPI:
+    """The application; `opening` is entered when the server starts and left when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opening() as services:
+            app.state.services = services
+            yield
+
+    app = _Api(
+        title="Stepgate",
+        version=__version__,
+        summary="A PostgreSQL-backed deterministic step engine with approval gates",
+        description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        openapi_tags=TAGS,
+        openapi_url=pages.OPENAPI,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.add_middleware(LocalRules)
+    problems.install(app)
+    for module in (runs, verbs, steps, decisions, approvals, journal, step_types, worker, health):
+        app.include_router(module.router)
+    pages.install(app)
+    return app

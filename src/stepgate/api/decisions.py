@@ -1,0 +1,99 @@
+"""A person's answers to a step's question. Each needs the local secret; see `local` for the rules in full."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Depends
+from starlette.responses import Response
+
+from stepgate.api import documents
+from stepgate.api.bodies import StrictRoute
+from stepgate.api.local import require_secret
+from stepgate.api.replays import Answer, Done, Once, OnceDep
+from stepgate.api.requests import Approve, Reject, RunPath, ServicesDep, Skip, StepPath
+from stepgate.api.services import LOCAL_ACTOR, Services
+from stepgate.domain.errors import AlreadyDecided, StaleApproval
+from stepgate.domain.ids import RunId, StepId
+from stepgate.domain.state import RunState
+from stepgate.engine import views
+from stepgate.storage.attachments import IdempotencyRow
+
+router = APIRouter(
+    prefix="/v1/agent-runs/{run_id}/steps/{step_id}",
+    tags=["approvals"],
+    route_class=StrictRoute,
+    dependencies=[Depends(require_secret)],
+    responses=documents.write(401, 404, 410),
+)
+
+Decide = Callable[[IdempotencyRow | None], Awaitable[RunState]]
+
+
+async def _decided(services: Services, once: Once, run_id: RunId, step_id: StepId, decide: Decide) -> Response:
+    async def act(key: IdempotencyRow | None) -> Done:
+        try:
+            await decide(key)
+        except (StaleApproval, AlreadyDecided) as error:
+            step = await services.queries.step(run_id, step_id)
+            if step.approval is not None:
+                error.details = step.approval.model_dump(mode="json")
+            raise
+        return Done(run_id, (step_id,))
+
+    async def tell(done: Done) -> Answer:
+        return Answer(200, await services.queries.step(done.run_id, step_id))
+
+    return await once(act, tell)
+
+
+@router.post("/approve", response_model=views.Step, summary="Approve exactly this action")
+async def approve(
+    run_id: RunPath, step_id: StepPath, services: ServicesDep, once: OnceDep, body: Approve | None = None
+) -> Response:
+    """Approves the action whose hash is sent, and no other.
+
+    The same decision again: 200 and the same receipt. Another one before: 409 with the standing one. A hash that is
+    not the present one: 409 with the present action in `details`. Expired: 410. Without a hash: only with local
+    trust, only on the first revision, journaled as implied.
+    """
+    sent = body or Approve()
+
+    async def decide(key: IdempotencyRow | None) -> RunState:
+        return await services.engine.approve(
+            run_id, step_id, LOCAL_ACTOR, action_hash=sent.action_hash, reason=sent.reason, idempotency=key
+        )
+
+    return await _decided(services, once, run_id, step_id, decide)
+
+
+@router.post("/reject", response_model=views.Step, summary="Reject the action")
+async def reject(
+    run_id: RunPath, step_id: StepPath, services: ServicesDep, once: OnceDep, body: Reject | None = None
+) -> Response:
+    """The step is not executed. `then` says whether the run ends (`abort`) or goes on without it (`skip`)."""
+    sent = body or Reject()
+
+    async def decide(key: IdempotencyRow | None) -> RunState:
+        return await services.engine.reject(
+            run_id,
+            step_id,
+            LOCAL_ACTOR,
+            action_hash=sent.action_hash,
+            reason=sent.reason,
+            then=sent.then,
+            idempotency=key,
+        )
+
+    return await _decided(services, once, run_id, step_id, decide)
+
+
+@router.post("/skip", response_model=views.Step, summary="Leave the step out")
+async def skip(
+    run_id: RunPath, step_id: StepPath, services: ServicesDep, once: OnceDep, body: Skip | None = None
+) -> Response:
+    """A step that has not begun is left out; its dependents go on. 409 once it runs or has ended."""
+    reason = None if body is None else body.reason
+
+    async def decide(key: IdempotencyRow | None) -> RunState:
+        return await services.engine.skip(run_id, step_id, LOCAL_ACTOR, reason, key)
+
+    return await _decided(services, once, run_id, step_id, decide)
