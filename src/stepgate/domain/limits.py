@@ -1,12 +1,6 @@
 """The sizes a plan may have, in one place, so that every surface refuses the same things."""
 
-from decimal import Decimal
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
-from stepgate.domain import money
-from stepgate.domain.errors import InvalidValue
+from pydantic import BaseModel, ConfigDict, Field
 
 MAX_STEPS = 10_000
 MAX_NEEDS = 200_000
@@ -24,20 +18,9 @@ DEFAULT_BACKOFF_MS = 1000
 MAX_PROBLEMS = 100
 
 
-def _amount(value: Any) -> Decimal:
-    if isinstance(value, float):
-        # YAML and JSON write 0.5 without quotes; its shortest decimal text is what the person typed.
-        value = repr(value)
-    try:
-        return money.usd("none" if isinstance(value, bool) else value)
-    except (InvalidValue, TypeError) as error:
-        raise ValueError("not an amount in USD") from error
-
-
 class RunLimits(BaseModel):
-    """What a run may use: steps in all, and US dollars for model calls."""
+    """What a run may use. A limit that nothing enforces is not offered here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
-    max_cost_usd: Annotated[Decimal, BeforeValidator(_amount)] | None = None
+    max_steps: int | None = Field(default=None, strict=True, ge=1, le=MAX_STEPS, description="with those added later")

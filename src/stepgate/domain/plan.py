@@ -40,7 +40,7 @@ class Retry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_attempts: int = Field(ge=1, le=limits.MAX_ATTEMPTS)
+    max_attempts: int = Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS)
     backoff: Annotated[Duration, Field(ge=0, le=limits.MAX_BACKOFF_MS)] = limits.DEFAULT_BACKOFF_MS
 
 
