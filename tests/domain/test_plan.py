@@ -25,7 +25,7 @@ class ReadParams(BaseModel):
 
 STEP_TYPES: Mapping[str, StepType] = {
     "read_file": StepType("read_file", lambda value: check_params(ReadParams, value)),
-    "analyze": StepType("analyze", lambda value: [], max_attempts=3),
+    "analyze": StepType("analyze", lambda value: [], max_attempts=3, step_keys=("context",)),
 }
 
 
@@ -256,6 +256,24 @@ def test_what_holds_a_reference_is_checked_only_once_resolved() -> None:
     step: Step = {"type": "read_file", "input": {"path": "a", "lines": "${{ steps.a.output.lines }}"}}
     valid(plan(read(key="a"), step))
     assert fields(plan(read(key="a"), {**step, "input": {**step["input"], "more": 1}})) == ["steps[1].input.more"]
+
+
+@pytest.mark.parametrize(
+    ("context", "field"),
+    [
+        (["a", "nope"], "steps[2].input.context[1]"),
+        (["b"], "steps[2].input.context[0]"),
+        (["c"], "steps[2].input.context[0]"),
+    ],
+)
+def test_steps_named_as_context_must_be_ancestors(context: list[str], field: str) -> None:
+    asking = {"key": "c", "type": "analyze", "needs": ["a"], "input": {"context": context}}
+    assert fields(plan(read(key="a"), read(key="b"), asking)) == [field]
+
+
+def test_ancestors_may_be_named_as_context() -> None:
+    asking: Step = {"type": "analyze", "input": {"context": ["a", "${{ steps.b.output.text }}", "b"]}}
+    valid(plan(read(key="a"), read(key="b"), asking))
 
 
 def test_parameters_are_filled_in_with_their_types() -> None:

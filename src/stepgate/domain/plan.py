@@ -101,6 +101,8 @@ class StepType:
     name: str
     check_input: Callable[[Mapping[str, Any]], Sequence[Problem]]
     max_attempts: int = 1
+    step_keys: tuple[str, ...] = ()
+    """Fields of the input that list keys of steps whose outputs are used, and which so must be ancestors."""
 
 
 @dataclass(frozen=True, slots=True)

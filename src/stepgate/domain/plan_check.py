@@ -1,6 +1,6 @@
 """Validation of whole plans before the first step: one that starts can fail at its work, not at its form."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,10 +176,19 @@ def _draft(
     if type_ is None:
         faults.add(f"{field}.type", f"there is no step type {step.type!r}", lambda: nearest(step.type, step_types))
     elif input_ is not None:
+        found += tuple(_named_steps(input_, type_.step_keys, f"{field}.input"))
         for problem in type_.check_input(input_):
             inner = f"{field}.input.{problem.field}" if problem.field else f"{field}.input"
             faults.add(inner, problem.message, problem.fix)
     return _Draft(step.key or default_key, step, input_ or {}, found, step.needs, needs_known=True)
+
+
+def _named_steps(value: Mapping[str, Any], names: tuple[str, ...], field: str) -> Iterator[Reference]:
+    for name in names:
+        keys = value.get(name)
+        for index, key in enumerate(keys if isinstance(keys, list) else ()):
+            if isinstance(key, str) and not references.has_references(key):
+                yield Reference("steps", key, (), f"{field}.{name}[{index}]")
 
 
 def _check_type_of_broken(raw: Any, field: str, step_types: Mapping[str, StepType], faults: Faults) -> None:

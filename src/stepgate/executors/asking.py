@@ -55,6 +55,7 @@ class Asking(Executor[Q]):
     lasts = True
     reads_workspace = False
     max_attempts = 3
+    step_keys = ("context",)
     purpose: ClassVar[Purpose]
 
     @abstractmethod

@@ -147,6 +147,8 @@ class Executor(ABC, Generic[P]):
     """Whether a start event is journaled: it can take long, or must not start twice unnoticed."""
     max_attempts: ClassVar[int] = 1
     """How often a step is tried where its plan does not say."""
+    step_keys: ClassVar[tuple[str, ...]] = ()
+    """Input fields that list keys of earlier steps; a plan is refused unless the step waits for all of them."""
     reads_workspace: ClassVar[bool] = True
     summary: ClassVar[str]
     """One sentence for people who choose a step type."""

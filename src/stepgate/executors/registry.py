@@ -86,7 +86,7 @@ def installed(executors: Sequence[Executor[Any]] = BUILTIN) -> Registry:
 
 
 def _step_type(executor: Executor[Any]) -> StepType:
-    return StepType(executor.type, partial(check_params, executor.params), executor.max_attempts)
+    return StepType(executor.type, partial(check_params, executor.params), executor.max_attempts, executor.step_keys)
 
 
 def _load(point: EntryPoint) -> Executor[Any]:
