@@ -33,9 +33,10 @@ from stepgate.worker.lanes import Lanes
 from stepgate.worker.tools import Tools
 from stepgate.worker.worker import Options, Worker
 from stepgate.workspace.blobs import BlobStore
-from stepgate.workspace.layers import Layers
+from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.locks import ApplyMarks
-from stepgate.workspace.sandbox import Limits, Sandbox
+from stepgate.workspace.sandbox.bubblewrap import Sandbox
+from stepgate.workspace.sandbox.limits import Limits
 
 log = structlog.get_logger(__name__)
 
@@ -43,11 +44,11 @@ log = structlog.get_logger(__name__)
 class Stack:
     """The parts of one process, open and connected."""
 
-    def __init__(self, settings: Settings, database: Database, exits: AsyncExitStack) -> None:
+    def __init__(self, settings: Settings, database: Database, registry: Registry, exits: AsyncExitStack) -> None:
         self.settings = settings
         self.database = database
         self._exits = exits
-        self.registry: Registry = installed()
+        self.registry = registry
         self.blobs = BlobStore(settings.state_dir / "blobs")
         self.router: ModelRouter = model_router(settings)
         self.committer = Committer(database)
@@ -132,7 +133,9 @@ class Stack:
 
 
 @asynccontextmanager
-async def open_stack(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Stack]:
+async def open_stack(
+    settings: Settings, *, migrate: bool = False, registry: Registry | None = None
+) -> AsyncIterator[Stack]:
     """Everything but the worker. The embedded database is brought up to date by itself, any other if `migrate`.
 
     Raises DatabaseUnavailable or SchemaMismatch.
@@ -144,7 +147,7 @@ async def open_stack(settings: Settings, *, migrate: bool = False) -> AsyncItera
         database = Database(url)
         await database.open()
         exits.push_async_callback(database.close)
-        stack = Stack(settings, database, exits)
+        stack = Stack(settings, database, registry or installed(), exits)
         await stack.open()
         yield stack
 

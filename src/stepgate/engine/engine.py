@@ -24,12 +24,13 @@ from stepgate.domain.errors import Forbidden, InvalidValue, StaleSteps
 from stepgate.domain.events import Event
 from stepgate.domain.ids import RunId, StepId, new_id
 from stepgate.domain.limits import RunLimits
+from stepgate.domain.plan import PlannedStep
 from stepgate.domain.state import Actor, RunInfo, RunState
 from stepgate.engine import planning
 from stepgate.executors.registry import Registry
+from stepgate.storage.attachments import IdempotencyRow
 from stepgate.storage.committer import Attachments, Committer
 from stepgate.storage.database import Database
-from stepgate.storage.idempotency import Idempotency
 from stepgate.storage.workspaces import Workspaces
 from stepgate.workspace.access import check_workspace
 
@@ -75,7 +76,7 @@ class Engine:
         self._pool = pool
         self._local_trust = local_trust
 
-    async def create(self, new: NewRun, actor: Actor, idempotency: Idempotency | None = None) -> RunState:
+    async def create(self, new: NewRun, actor: Actor, idempotency: IdempotencyRow | None = None) -> RunState:
         """A new run, planned if it came with steps, queued if it came with `start`.
 
         Raises InvalidValue, InvalidPlan or PathRefused naming the field; then nothing was created.
@@ -109,7 +110,8 @@ class Engine:
     def _definition(self, new: NewRun) -> tuple[str, str | None, dict[str, Any], planning.Definitions]:
         if new.plan is not None and new.steps is not None:
             raise InvalidValue("send a plan or steps, not both", field="steps", fix="leave one of them out")
-        raw_limits, name, goal, planned = new.limits, None, new.goal, ()
+        raw_limits, name, goal = new.limits, None, new.goal
+        planned: tuple[PlannedStep, ...] = ()
         if new.plan is not None:
             plan = planning.plan_of(new.plan, self.registry, new.params)
             name, goal, planned = plan.name, new.goal or plan.goal, plan.steps
@@ -122,7 +124,7 @@ class Engine:
         return planning.check_goal(goal), name, limits.model_dump(mode="json", exclude_none=True), definitions
 
     async def add_steps(
-        self, run_id: RunId, raw: Any, actor: Actor, idempotency: Idempotency | None = None
+        self, run_id: RunId, raw: Any, actor: Actor, idempotency: IdempotencyRow | None = None
     ) -> tuple[RunState, Sequence[StepId]]:
         """Adds steps, before or while the run goes; returns their ids in order."""
         for _ in range(ADD_ATTEMPTS):
@@ -133,7 +135,7 @@ class Engine:
         raise StaleSteps("other steps keep being added", fix="send the request again")
 
     async def _add(
-        self, run_id: RunId, raw: Any, actor: Actor, idempotency: Idempotency | None
+        self, run_id: RunId, raw: Any, actor: Actor, idempotency: IdempotencyRow | None
     ) -> tuple[RunState, Sequence[StepId]]:
         state = await self.committer.load(run_id)
         planned = planning.steps_of(raw, self.registry, state, max_steps=state.info.limits.get("max_steps"))
@@ -142,11 +144,11 @@ class Engine:
         state, _ = await self._commit(run_id, [AddSteps(actor, definitions.specs)], attachments)
         return state, [spec.id for spec in definitions.specs]
 
-    async def start(self, run_id: RunId, actor: Actor, idempotency: Idempotency | None = None) -> RunState:
+    async def start(self, run_id: RunId, actor: Actor, idempotency: IdempotencyRow | None = None) -> RunState:
         return await self._do(run_id, Start(actor), idempotency)
 
     async def execute(
-        self, run_id: RunId, actor: Actor, idempotency: Idempotency | None = None
+        self, run_id: RunId, actor: Actor, idempotency: IdempotencyRow | None = None
     ) -> tuple[RunState, StepId]:
         """Lets the next step run; returns which one."""
         attachments = Attachments(idempotency=idempotency)
@@ -154,17 +156,22 @@ class Engine:
         granted = next(event.step_id for event in events if event.step_id is not None)
         return state, granted
 
-    async def pause(self, run_id: RunId, actor: Actor, idempotency: Idempotency | None = None) -> RunState:
+    async def pause(self, run_id: RunId, actor: Actor, idempotency: IdempotencyRow | None = None) -> RunState:
         return await self._do(run_id, Pause(actor), idempotency)
 
-    async def resume(self, run_id: RunId, actor: Actor, idempotency: Idempotency | None = None) -> RunState:
+    async def resume(self, run_id: RunId, actor: Actor, idempotency: IdempotencyRow | None = None) -> RunState:
         return await self._do(run_id, Resume(actor), idempotency)
 
-    async def cancel(self, run_id: RunId, actor: Actor, idempotency: Idempotency | None = None) -> RunState:
+    async def cancel(self, run_id: RunId, actor: Actor, idempotency: IdempotencyRow | None = None) -> RunState:
         return await self._do(run_id, Cancel(actor), idempotency)
 
     async def skip(
-        self, run_id: RunId, step_id: StepId, actor: Actor, reason: str | None, idempotency: Idempotency | None = None
+        self,
+        run_id: RunId,
+        step_id: StepId,
+        actor: Actor,
+        reason: str | None,
+        idempotency: IdempotencyRow | None = None,
     ) -> RunState:
         return await self._do(run_id, Skip(actor, step_id, check_reason(reason)), idempotency)
 
@@ -176,7 +183,7 @@ class Engine:
         *,
         action_hash: str | None,
         reason: str | None = None,
-        idempotency: Idempotency | None = None,
+        idempotency: IdempotencyRow | None = None,
     ) -> RunState:
         """Without a hash only where this installation trusts local callers, and only for a first revision."""
         self._check_decision(actor, action_hash)
@@ -191,7 +198,7 @@ class Engine:
         action_hash: str | None,
         reason: str | None = None,
         then: str = "abort",
-        idempotency: Idempotency | None = None,
+        idempotency: IdempotencyRow | None = None,
     ) -> RunState:
         """`then`: `abort` ends the run, `skip` goes on without the step. Saying no needs no hash."""
         if then not in ("abort", "skip"):
@@ -201,7 +208,7 @@ class Engine:
         return await self._do(run_id, Reject(actor, step_id, action_hash, check_reason(reason), then), idempotency)
 
     async def undo(
-        self, run_id: RunId, actor: Actor, to: str | None = None, idempotency: Idempotency | None = None
+        self, run_id: RunId, actor: Actor, to: str | None = None, idempotency: IdempotencyRow | None = None
     ) -> tuple[RunState, StepId]:
         """Adds the undo step, which asks before it changes anything; returns its id."""
         state = await self.committer.load(run_id)
@@ -220,7 +227,7 @@ class Engine:
                 fix="send the action_hash shown with the request, or set STEPGATE_LOCAL_TRUST=1",
             )
 
-    async def _do(self, run_id: RunId, command: Command, idempotency: Idempotency | None) -> RunState:
+    async def _do(self, run_id: RunId, command: Command, idempotency: IdempotencyRow | None) -> RunState:
         state, _ = await self._commit(run_id, [command], Attachments(idempotency=idempotency))
         return state
 

@@ -27,7 +27,7 @@ from stepgate.domain.states import STARTABLE, StepStatus
 from stepgate.engine import actions
 from stepgate.executors.base import Done, Executor, Failed, Outcome, Prepared
 from stepgate.storage.attachments import NOTHING, Attachments
-from stepgate.worker.applying import apply_computed
+from stepgate.worker.applying import apply_computed, half_applied
 from stepgate.workspace.changes import ChangeSet, next_rev
 from stepgate.workspace.locks import WorkspaceLock
 
@@ -71,11 +71,11 @@ async def attempt(driver: "Driver", step: StepState) -> None:
 async def _proceed(driver: "Driver", step: StepState, executor: Executor[Any]) -> None:
     if step.status is StepStatus.COMPUTED:
         await apply_computed(driver, step)
-        return
+        return None
     if step.spec.effect is Effect.ONCE and step.status is StepStatus.RUNNING:
         error = error_data("lost_end", "its worker was lost after it began; it may have happened")
         await driver.submit([Review(driver.tools.actor, step.id, error)])
-        return
+        return None
     for _ in range(DRIFT_ATTEMPTS):
         try:
             return await _advance(driver, step, executor)
@@ -83,7 +83,7 @@ async def _proceed(driver: "Driver", step: StepState, executor: Executor[Any]) -
             await driver.submit([Interrupt(driver.tools.actor, step.id)])
             step = driver.handle.state.steps[step.id]
             if step.status not in STARTABLE:
-                return
+                return None
     raise WorkspaceConflict("the workspace keeps changing under the approved action", code="drifted")
 
 
@@ -120,7 +120,7 @@ async def _resolve(driver: "Driver", step: StepState) -> Mapping[str, Any]:
     value: Mapping[str, Any] = canonical.loads(text)
     if not references.has_references(text):
         return value
-    keys = {reference.key for reference in references.find(value)}
+    keys = {reference.name for reference in references.find(value)}
     outputs = await driver.outputs_of(keys)
     resolved: Mapping[str, Any] = references.resolve(value, outputs.__getitem__)
     return resolved
@@ -162,9 +162,11 @@ async def _reading(driver: "Driver", executor: Executor[Any]) -> AsyncIterator[N
     if not executor.reads_workspace:
         yield
         return
+    if await half_applied(driver):
+        raise Held("a change set is half-applied there")
     async with WorkspaceLock(driver.root).shared_async(LOCK_WAIT_S):
         if driver.tools.marks.standing(driver.workspace_id) is not None:
-            raise Held("a change set is half-applied there")
+            raise Held("a change set is being applied there")
         yield
 
 
@@ -195,8 +197,8 @@ async def _execute(
         case Done():
             await _record(driver, step, outcome, hash_, latency_ms)
         case Failed():
-            error = error_data(outcome.code, outcome.message[:4000], outcome.field)
-            command = Fail(driver.tools.actor, step.id, error, outcome.retryable, outcome.retry_after_ms)
+            why = error_data(outcome.code, outcome.message[:4000], outcome.field)
+            command = Fail(driver.tools.actor, step.id, why, outcome.retryable, outcome.retry_after_ms)
             await driver.submit([command], _failed_output(step, outcome))
 
 

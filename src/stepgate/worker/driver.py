@@ -20,7 +20,7 @@ from stepgate.domain.states import DRAINING, IN_FLIGHT, STARTABLE, StepStatus
 from stepgate.domain.wake import MAY_START, startable
 from stepgate.engine.model_calls import JournaledModels
 from stepgate.executors.base import AppliedSet, Context, FinishedStep, Prepared
-from stepgate.storage.attachments import NOTHING, Attachments, ChangeSetRow
+from stepgate.storage.attachments import Attachments, ChangeSetRow
 from stepgate.storage.claim import Claim
 from stepgate.worker.attempt import Held, attempt
 from stepgate.worker.tools import Tools
@@ -63,6 +63,11 @@ class Driver:
     @property
     def workspace_id(self) -> WorkspaceId:
         return WorkspaceId(self.handle.state.info.workspace_id)
+
+    @property
+    def was_held(self) -> bool:
+        """Whether it ended because another step changes the workspace."""
+        return self._held
 
     # What the worker says to it
 
@@ -241,7 +246,7 @@ class Driver:
 
     # What an attempt needs
 
-    async def submit(self, commands: Sequence[Command], attachments: Attachments = NOTHING) -> tuple[Event, ...]:
+    async def submit(self, commands: Sequence[Command], attachments: Attachments | None = None) -> tuple[Event, ...]:
         """Decides and commits; raises LeaseLost when another worker drives the run."""
         return await self.tools.committer.submit(self.handle, commands, attachments)
 

@@ -15,9 +15,9 @@ from stepgate.storage.steps import Steps
 from stepgate.storage.workspaces import Workspaces
 from stepgate.worker.lanes import Lanes
 from stepgate.workspace.blobs import BlobStore
-from stepgate.workspace.layers import Layers
+from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.locks import ApplyMarks
-from stepgate.workspace.sandbox import Sandbox
+from stepgate.workspace.sandbox.bubblewrap import Sandbox
 
 
 @dataclass(frozen=True, slots=True)

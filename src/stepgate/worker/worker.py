@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -160,7 +161,7 @@ class Worker:
         at = next_wake(driver.handle.state)
         if at is None or self._stopping:
             return
-        delay = max(HELD_RETRY_S if driver.held else 0.0, (at - self._tools.clock.now()) / 1e6)
+        delay = max(HELD_RETRY_S if driver.was_held else 0.0, (at - self._tools.clock.now()) / 1e6)
         if delay < self._options.check_interval_s:
             asyncio.get_running_loop().call_later(delay, self._rung.set)
 
@@ -174,7 +175,7 @@ class Worker:
             self._database,
             self.id,
             self._options.lease_s,
-            moved=lambda heads: loop.call_soon_threadsafe(self._moved, heads),
+            moved=partial(self._moved_from_thread, loop),
             lost=lambda: self._lost(loop),
         )
         self._heartbeat.start()
@@ -184,6 +185,9 @@ class Worker:
             await asyncio.to_thread(self._heartbeat.stop)
             self._heartbeat = None
         await self._tools.claims.deregister(self.id)
+
+    def _moved_from_thread(self, loop: asyncio.AbstractEventLoop, heads: Mapping[RunId, int]) -> None:
+        loop.call_soon_threadsafe(self._moved, heads)
 
     def _moved(self, heads: Mapping[RunId, int]) -> None:
         for run_id, seq in heads.items():

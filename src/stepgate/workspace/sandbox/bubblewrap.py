@@ -11,7 +11,7 @@ from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.sandbox import seccomp
 from stepgate.workspace.sandbox.advice import advice
 from stepgate.workspace.sandbox.canaries import Runner, sing
-from stepgate.workspace.sandbox.command import Canary, Command, Finished, Level
+from stepgate.workspace.sandbox.command import Canary, Command, Finished, Killed, Level
 from stepgate.workspace.sandbox.etc import INSIDE_ID
 from stepgate.workspace.sandbox.filesystem import FileSystem
 from stepgate.workspace.sandbox.launch import Launcher
@@ -49,6 +49,7 @@ class Sandbox:
         self.bubblewrap = origin
         self._recipe = recipe
         self._files = files
+        self._live: set[Running] = set()
 
     @classmethod
     async def probe(
@@ -119,7 +120,17 @@ class Sandbox:
         everything is gone. Raises SandboxUnavailable when the sandbox does not come up, InvalidValue (field `cwd`)
         when there is no such folder.
         """
-        return await Running(self._recipe, command, layer, on_output).run(stop)
+        running = Running(self._recipe, command, layer, on_output)
+        self._live.add(running)
+        try:
+            return await running.run(stop)
+        finally:
+            self._live.discard(running)
+
+    def kill_all(self) -> None:
+        """Ends every command of this sandbox at once; may be called from any thread."""
+        for running in list(self._live):
+            running.kill(Killed.CANCEL)
 
     def resolve_executable(self, argv0: str) -> str | None:
         """The program a command's first word leads to inside, by the sandbox's own PATH; None when there is none."""

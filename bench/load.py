@@ -1,0 +1,90 @@
+"""What the worker is given to do: runs created before the clock starts, and checked after it has stopped."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from stepgate.compose import Stack
+from stepgate.domain.ids import RunId
+from stepgate.domain.state import Actor
+from stepgate.engine.engine import NewRun
+
+ACTOR = Actor("bench", "person", "cli")
+AT_ONCE = 16
+FILE_BYTES = 4096
+
+
+async def create(stack: Stack, count: int, steps: Callable[[int], Sequence[dict[str, Any]]]) -> list[RunId]:
+    """`count` started runs; `steps(i)` are the steps of the i-th."""
+
+    async def one(number: int) -> RunId:
+        new = NewRun(goal=f"bench {number}", steps=list(steps(number)), start=True)
+        return (await stack.engine.create(new, ACTOR)).info.id
+
+    return await in_parallel([lambda number=number: one(number) for number in range(count)])
+
+
+async def in_parallel(work: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """All of it, 16 at a time, in order."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(task: Callable[[], Awaitable[Any]]) -> Any:
+        async with slots:
+            return await task()
+
+    return await asyncio.gather(*(one(task) for task in work))
+
+
+def noops(count: int) -> Callable[[int], Sequence[dict[str, Any]]]:
+    return lambda _: [{"type": "noop", "input": {}}] * count
+
+
+def reads(count: int) -> Callable[[int], Sequence[dict[str, Any]]]:
+    """Each step of each run reads a file of its own."""
+    return lambda run: [{"type": "read_file", "input": {"path": name(run, step)}} for step in range(count)]
+
+
+def name(run: int, step: int) -> str:
+    return f"{run % 100:02}/{run}-{step}.txt"
+
+
+def write_files(folder: Path, runs: int, steps: int) -> None:
+    line = "the quick brown fox jumps over the lazy dog; 0123456789 "
+    for run in range(runs):
+        (folder / f"{run % 100:02}").mkdir(exist_ok=True)
+        for step in range(steps):
+            text = f"{run} {step} " + line * (FILE_BYTES // len(line) + 1)
+            (folder / name(run, step)).write_text(text[:FILE_BYTES], "utf-8")
+
+
+async def unverified(stack: Stack, runs: Sequence[RunId]) -> list[str]:
+    """Why the figure may not be used: every run that is not completed or whose journal does not hold."""
+
+    async def one(run_id: RunId) -> str | None:
+        run = await stack.queries.run(run_id)
+        found = await stack.queries.verify(run_id)
+        return None if run.status == "completed" and found.verified else f"{run_id}: {run.status}, {found.reason}"
+
+    found = await in_parallel([lambda run_id=run_id: one(run_id) for run_id in runs])
+    return [problem for problem in found if problem is not None]
+
+
+async def step_times_ms(stack: Stack, run_id: RunId) -> list[float]:
+    """The time between one step's completion and the next one's, by the journal."""
+    at = [event.at for event in await stack.queries.journal(run_id) if event.type == "step.completed"]
+    return [(after - before) / 1000 for before, after in pairwise(at)]
+
+
+async def approved_to_completed_ms(stack: Stack, run_id: RunId) -> float:
+    """From the approval to the completed step, by the journal."""
+    events = await stack.queries.journal(run_id)
+    approved = next(event.at for event in events if event.type == "approval.approved")
+    completed = next(event.at for event in events if event.type == "step.completed")
+    return (completed - approved) / 1000
+
+
+def middle(values: Sequence[float]) -> float:
+    return median(values)

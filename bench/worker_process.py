@@ -1,0 +1,73 @@
+"""The process under measurement: one worker, as it ships, with `noop` added to the registry.
+
+Speaks JSON lines: prints `{"ready": true}`, reads a task, works until nothing is due, prints what it took.
+"""
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from bench.noop import Noop
+
+from stepgate.compose import Stack, open_stack
+from stepgate.executors.registry import BUILTIN, Registry
+from stepgate.settings import load
+
+
+async def serve() -> None:
+    """One measurement per line of standard input, each with a worker of its own."""
+    settings = load()
+    async with open_stack(settings, registry=Registry((*BUILTIN, Noop()))) as stack:
+        worker = await stack.start_worker()
+        await until_idle(stack)
+        await worker.stop()
+        say({"ready": True})
+        loop = asyncio.get_running_loop()
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            json.loads(line)
+            say(await measure(stack))
+
+
+async def measure(stack: Stack) -> dict[str, Any]:
+    """From the moment the worker starts until every due run has been driven to its end."""
+    worker = stack.worker
+    assert worker is not None
+    cpu, began = time.process_time(), time.perf_counter()
+    await worker.start()
+    await until_idle(stack)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    await worker.stop()
+    return {"seconds": seconds, "cpu_s": cpu, "rss_mb": rss_mb(), "peak_rss_mb": peak_rss_mb()}
+
+
+async def until_idle(stack: Stack) -> None:
+    worker = stack.worker
+    assert worker is not None
+    while True:
+        await asyncio.sleep(0.002)
+        if worker.driving == 0 and (await stack.queries.worker_load()).due == 0:
+            return
+
+
+def rss_mb() -> float:
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS")
+
+
+def peak_rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(serve())
