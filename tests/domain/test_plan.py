@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from stepgate.domain.errors import InvalidPlan, Problem
 from stepgate.domain.limits import MAX_PROBLEMS
@@ -21,6 +21,7 @@ class ReadParams(BaseModel):
 
     path: str
     lines: list[int] | None = None
+    mode: str | None = Field(default=None, pattern="^[0-7]{3}$")
 
 
 STEP_TYPES: Mapping[str, StepType] = {
@@ -140,6 +141,7 @@ def test_steps_added_to_a_run_are_checked_against_it() -> None:
         (plan(read(input={})), "steps[0].input.path", "add it"),
         (plan(read(input={"path": 123})), "steps[0].input.path", None),
         (plan(read(input={"path": "a", "lines": [1, "2"]})), "steps[0].input.lines[1]", None),
+        (plan(read(input={"path": "a", "mode": "rw-"})), "steps[0].input.mode", "it must match ^[0-7]{3}$"),
         (plan(read(input="a.txt")), "steps[0].input", None),
         (plan(read(input={"path": "a\x00b"})), "steps[0].input.path", "remove the NUL character"),
         (plan(read(input={"path": "\ud800"})), "steps[0].input.path", "send valid UTF-8 text"),

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 from stepgate.domain import duration
 from stepgate.domain.errors import InvalidPlan, InvalidValue, Problem
 from stepgate.domain.limits import MAX_PROBLEMS
+from stepgate.domain.params import NAME_PATTERN
+from stepgate.domain.plan import KEY_PATTERN
 from stepgate.domain.references import has_references
 
 # Comparing is slow: a tenth of a second for 10,000 names.
@@ -123,8 +125,10 @@ def _explain(kind: str, text: str, item: Any, model: type[BaseModel]) -> tuple[s
         case "value_error":
             message = str(context.get("error", text))
             return message, duration.FIX if message == "not a duration" else None
-        case "string_pattern_mismatch":
+        case "string_pattern_mismatch" if context.get("pattern") in (KEY_PATTERN, NAME_PATTERN):
             return "not a valid name", "a letter, then up to 63 letters, digits, - or _"
+        case "string_pattern_mismatch":
+            return "not of the right form", f"it must match {context.get('pattern')}"
         case _ if kind in _WORDS:
             return _WORDS[kind], None
         case _:
