@@ -12,7 +12,7 @@ from stepgate.workspace.opening import refused
 from stepgate.workspace.paths import parent_of
 from stepgate.workspace.placing import Placing
 from stepgate.workspace.preflight import DONE, applied_state, is_folder_after, refuse_conflicts
-from stepgate.workspace.states import OWNER_ACCESS, Seen, State, see
+from stepgate.workspace.states import OWNER_ACCESS, Seen, State, see_all
 from stepgate.workspace.syscalls import fsync, sync_filesystem
 
 _FEW = 8
@@ -50,7 +50,7 @@ def apply(root: Root, change_set: ChangeSet, blobs: BlobStore, *, on_point: OnPo
         on_point("start")
         placing.sweep()
         on_point("swept")
-        seen = tuple(see(root, change) for change in change_set.changes)
+        seen = see_all(root, change_set)
         refuse_conflicts(root, change_set, seen)
         on_point("checked")
         try:

@@ -1,13 +1,14 @@
 """Whether somebody changed the files under an open layer, so that what was computed over them can be thrown away."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from stepgate.domain.errors import PathRefused
 from stepgate.workspace.access import FileStat, Root
 from stepgate.workspace.changes import PERMISSIONS, Change, ChangeSet, Kind, Node
+from stepgate.workspace.states import stat_beneath
 
 _CLOCK_REALTIME_COARSE: Final = 5
 _TICK_S: Final = 0.0005
@@ -77,12 +78,13 @@ def drifted(root: Root, change_set: ChangeSet, opened_at_ns: int) -> tuple[str, 
     A path counts when it is not what `before` says, or when its ctime lies after `opened_at_ns`, an
     `opening_mark`. On network file systems whose clock differs from this host's, observe instead.
     """
-    return tuple(change.path for change in change_set.changes if _has_drifted(root, change, opened_at_ns))
+    touched = frozenset(change_set.paths)
+    return tuple(change.path for change in change_set.changes if _has_drifted(root, change, touched, opened_at_ns))
 
 
-def _has_drifted(root: Root, change: Change, opened_at_ns: int) -> bool:
+def _has_drifted(root: Root, change: Change, touched: Container[str], opened_at_ns: int) -> bool:
     try:
-        found = root.stat(change.path)
+        found = stat_beneath(root, change.path, touched)
     except PathRefused:
         return True
     if found is None or change.before is None:

@@ -1,6 +1,6 @@
 """Several change sets as one: what they did together, and the one set that takes it all back."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from stepgate.domain.errors import IntegrityError, PathRefused, WorkspaceConflict
 from stepgate.workspace.access import Root
@@ -8,7 +8,7 @@ from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import Change, ChangeSet, Kind, Node
 from stepgate.workspace.paths import ancestors
 from stepgate.workspace.preflight import is_folder_after, strangers
-from stepgate.workspace.states import node_at
+from stepgate.workspace.states import node_at, stat_beneath
 
 
 def combine(sets: Sequence[ChangeSet]) -> ChangeSet:
@@ -30,8 +30,10 @@ def net_undo(root: Root, applied: Sequence[ChangeSet], blobs: BlobStore, set_id:
     its `after` state, and strangers in folders that would go. Raises IntegrityError when a pre-image is lost.
     """
     undone, conflicts = list[Change](), set[str]()
-    for path, before, after in _ends(applied):
-        now = _now(root, path)
+    ends = _ends(applied)
+    touched = frozenset(path for path, _, _ in ends)
+    for path, before, after in ends:
+        now = _now(root, path, touched)
         if isinstance(now, PathRefused | WorkspaceConflict) or not _equal(now, after):
             conflicts.add(path)
         elif not _equal(now, before):
@@ -61,9 +63,9 @@ def _ends(sets: Sequence[ChangeSet]) -> list[tuple[str, Node | None, Node | None
     return [(path, first[path], last[path]) for path in sorted(first)]
 
 
-def _now(root: Root, path: str) -> Node | PathRefused | WorkspaceConflict | None:
+def _now(root: Root, path: str, touched: Container[str]) -> Node | PathRefused | WorkspaceConflict | None:
     try:
-        return node_at(root, path)
+        return node_at(root, path) if stat_beneath(root, path, touched) is not None else None
     except (PathRefused, WorkspaceConflict) as error:
         return error
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from functools import cache
 
@@ -21,7 +22,7 @@ def open_by_walk(folder: int, path: str, flags: int, mode: int = 0) -> int:
         if ".." in (*folders, name):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
         for part in folders:
-            below = os.open(part, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            below = _open_folder(here, part, path)
             os.close(here)
             here = below
             _check_mount(here, mount, path)
@@ -34,6 +35,15 @@ def open_by_walk(folder: int, path: str, flags: int, mode: int = 0) -> int:
         return found
     finally:
         os.close(here)
+
+
+def _open_folder(folder: int, name: str, path: str) -> int:
+    try:
+        return os.open(name, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except NotADirectoryError as error:
+        if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
+        raise
 
 
 def _check_mount(descriptor: int, mount: str, path: str) -> None:

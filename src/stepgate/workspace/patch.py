@@ -39,7 +39,7 @@ def apply_patch(data: bytes | None, patch: str, path: str, field: str = "patch")
     """The file's bytes after the patch; None for an absent file, on the way in or out (`/dev/null`).
 
     Every hunk must match to the letter, at its line or, where only one other place matches, there. In a file
-    whose every line ends in CRLF, LF in the patch means CRLF. Raises InvalidValue for text that is no unified diff
+    whose every line ends in CRLF, a patch without any CRLF means CRLF by LF. Raises InvalidValue for text that is no unified diff
     of the one file `path`, EditConflict naming the hunk where it does not fit.
     """
     parsed = parse_patch(patch, field)
@@ -53,7 +53,8 @@ def apply_patch(data: bytes | None, patch: str, path: str, field: str = "patch")
     else:
         text = decode_text(data, field)
     lines = _lines(text)
-    result = _apply(lines, _with_crlf(parsed.hunks) if uses_crlf(text) else parsed.hunks, field)
+    hunks = _with_crlf(parsed.hunks) if uses_crlf(text) and not _has_crlf(parsed.hunks) else parsed.hunks
+    result = _apply(lines, hunks, field)
     if parsed.new_name == _ABSENT:
         if result:
             raise EditConflict(f"the patch deletes {path!r}, but the file has more lines", field=field, fix=_FIX)
@@ -104,9 +105,13 @@ def _place(lines: Sequence[str], hunk: Hunk, done: int, wanted: int, field: str)
     )
 
 
+def _has_crlf(hunks: Sequence[Hunk]) -> bool:
+    return any(line.endswith("\r\n") for hunk in hunks for line in (*hunk.old, *hunk.new))
+
+
 def _with_crlf(hunks: Sequence[Hunk]) -> tuple[Hunk, ...]:
     def convert(lines: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(line[:-1] + "\r\n" if line.endswith("\n") and line[-2:] != "\r\n" else line for line in lines)
+        return tuple(line[:-1] + "\r\n" if line.endswith("\n") else line for line in lines)
 
     return tuple(Hunk(hunk.number, hunk.start, convert(hunk.old), convert(hunk.new)) for hunk in hunks)
 

@@ -7,7 +7,7 @@ from stepgate.domain.errors import PathRefused, WorkspaceConflict
 from stepgate.workspace.access import Root
 from stepgate.workspace.changes import Change, ChangeSet, Kind
 from stepgate.workspace.paths import parent_of
-from stepgate.workspace.states import Seen, State, see
+from stepgate.workspace.states import Seen, State, see_all
 
 DONE = (State.AFTER, State.BOTH)
 
@@ -16,7 +16,7 @@ def applied_state(
     root: Root, change_set: ChangeSet
 ) -> tuple[Literal["before", "after", "mixed", "conflict"], tuple[str, ...]]:
     """How far a set is applied, and the paths that say so: conflicting ones, or for `mixed` those not yet in place."""
-    seen = tuple(see(root, change) for change in change_set.changes)
+    seen = see_all(root, change_set)
     conflicts = _conflicts(root, change_set, seen)
     if conflicts:
         return "conflict", conflicts

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import StrEnum
 
 from stepgate.domain.errors import NotFound, PathRefused, WorkspaceConflict
 from stepgate.workspace.access import FileStat, Root
 from stepgate.workspace.blobs import BlobStore
-from stepgate.workspace.changes import PERMISSIONS, Change, Kind, Node
+from stepgate.workspace.changes import PERMISSIONS, Change, ChangeSet, Kind, Node
+from stepgate.workspace.paths import ancestors
 
 OWNER_ACCESS = 0o700
 _CHUNK = 1 << 20
@@ -77,10 +79,22 @@ def _hash(descriptor: int) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def see(root: Root, change: Change) -> Seen:
-    """Where the path of one change stands now."""
+def stat_beneath(root: Root, path: str, touched: Container[str]) -> FileStat | None:
+    """As `Root.stat`, but None beneath a link that is itself among the touched paths, and so is judged on its own."""
     try:
-        found = root.stat(change.path)
+        return root.stat(path)
+    except PathRefused:
+        for folder in ancestors(path):
+            found = root.stat(folder)
+            if found is not None and found.kind is Kind.SYMLINK and folder in touched:
+                return None
+        raise
+
+
+def see(root: Root, change: Change, touched: Container[str]) -> Seen:
+    """Where the path of one change stands now; `touched` are all paths of its set."""
+    try:
+        found = stat_beneath(root, change.path, touched)
         if found is None:
             return Seen(_absent(change), None)
         candidates = [node for node in (change.before, change.after) if node is not None and _may_be(found, node)]
@@ -98,6 +112,12 @@ def see(root: Root, change: Change) -> Seen:
             return Seen(State.AFTER, found)
         case _:
             return Seen(State.PARTIAL if _on_the_way(found, change) else State.OTHER, found)
+
+
+def see_all(root: Root, change_set: ChangeSet) -> tuple[Seen, ...]:
+    """Where every path of a set stands now, in the order of its changes."""
+    touched = frozenset(change_set.paths)
+    return tuple(see(root, change, touched) for change in change_set.changes)
 
 
 def _absent(change: Change) -> State:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from stepgate.domain.errors import ChangeRefused
@@ -29,7 +29,7 @@ class _Open:
     names: Iterator[str] = field(default_factory=lambda: iter(()))
 
 
-def walk(root: Root, start: str = "", *, max_entries: int | None = None) -> Iterator[Entry]:
+def walk(root: Root, start: str = "", *, max_entries: int | None = None) -> Generator[Entry, None, None]:
     """Every path beneath a folder but the protected ones, parents before children, sorted within each folder.
 
     Raises ChangeRefused, naming the path, for names that are not UTF-8, trees deeper than 64 folders, folders that lie
