@@ -1,5 +1,6 @@
 """The sample project and the plans that come with Stepgate: the bugs are real, and the plan really mends them."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,13 @@ def test_every_file_a_plan_reads_is_there(path: Path, project: Path) -> None:
 
 def test_there_are_plans() -> None:
     assert {path.stem for path in PLANS} >= {"fix-invoice", "review-file", "parallel-read"}
+
+
+def test_the_plan_in_the_reference_is_valid() -> None:
+    page = (ROOT / "docs" / "plan-reference.md").read_text()
+    example = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
+    found = validate_plan(parse_plan_text(example), step_types=Registry().step_types())
+    assert [step.type for step in found.steps][-1] == "summarize"
 
 
 def test_the_sample_projects_tests_fail_as_it_is(project: Path) -> None:
