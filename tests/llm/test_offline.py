@@ -61,6 +61,10 @@ async def test_a_long_piece_does_not_silence_a_short_one() -> None:
     assert "Decimal('620.62')" in (await answer(Material(1, "a", long), Material(2, "b", OUTPUT))).text
 
 
+async def test_how_a_command_ended_is_always_said() -> None:
+    assert "2. tests (run_command), exit_code: 1" in (await answer(Material(2, "tests (run_command)", OUTPUT))).text
+
+
 async def test_the_same_material_gives_the_same_answer() -> None:
     texts = {(await answer(Material(1, "a", PROSE), Material(2, "b", OUTPUT))).text for _ in range(3)}
     assert len(texts) == 1

@@ -38,6 +38,7 @@ _COMMON = frozenset(
     )
 )
 _NAMES = {Purpose.EDIT: "an edit", Purpose.PLAN: "a plan"}
+_EXIT_CODE = re.compile(r"exit_code: -?\d+")
 _FENCE = re.compile(r"^<<<MATERIAL ", re.MULTILINE)
 
 
@@ -96,7 +97,9 @@ def _answer(prompt: str) -> str:
         sentence = sentences[index]
         if sentence.piece != piece:
             piece = sentence.piece
-            lines += ["", f"{pieces[piece].number}. {pieces[piece].label}"]
+            outcome = _EXIT_CODE.match(pieces[piece].text)
+            ended = f", {outcome[0]}" if outcome else ""
+            lines += ["", f"{pieces[piece].number}. {pieces[piece].label}{ended}"]
         lines.append(f"- {sentence.text}")
     return "\n".join(lines)
 
