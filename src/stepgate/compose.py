@@ -21,13 +21,13 @@ from stepgate.llm.openai import OpenAIRouter
 from stepgate.llm.protocol import ModelRouter
 from stepgate.settings import Settings
 from stepgate.storage import schema
+from stepgate.storage.bodies import Bodies
 from stepgate.storage.change_sets import ChangeSets
 from stepgate.storage.claim import Claims
 from stepgate.storage.committer import Committer
 from stepgate.storage.database import Database
 from stepgate.storage.embedded import acquire
 from stepgate.storage.notify import Doorbell
-from stepgate.storage.steps import Steps
 from stepgate.storage.workspaces import Workspaces
 from stepgate.worker.lanes import Lanes
 from stepgate.worker.tools import Tools
@@ -93,7 +93,7 @@ class Stack:
             committer=self.committer,
             clock=self.database.clock,
             claims=Claims(self.database),
-            steps=Steps(self.database),
+            bodies=Bodies(self.database),
             change_sets=ChangeSets(self.database),
             workspaces=Workspaces(self.database),
             blobs=self.blobs,

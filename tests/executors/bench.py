@@ -10,8 +10,8 @@ from stepgate.llm.protocol import ModelAnswer, ModelRequest, ModelRouter
 from stepgate.workspace.access import Root
 from stepgate.workspace.apply import apply
 from stepgate.workspace.blobs import BlobStore
-from stepgate.workspace.layers import Layers
-from stepgate.workspace.sandbox import Sandbox
+from stepgate.workspace.layers.store import Layers
+from stepgate.workspace.sandbox.bubblewrap import Sandbox
 
 
 @dataclass(slots=True)

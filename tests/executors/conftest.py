@@ -10,8 +10,9 @@ from stepgate.executors.base import Bounds
 from stepgate.llm.offline import OfflineModel
 from stepgate.workspace.access import Root
 from stepgate.workspace.blobs import BlobStore
-from stepgate.workspace.layers import Layers
-from stepgate.workspace.sandbox import Limits, Sandbox
+from stepgate.workspace.layers.store import Layers
+from stepgate.workspace.sandbox.bubblewrap import Sandbox
+from stepgate.workspace.sandbox.limits import Limits
 from tests.executors.bench import Bench, PlainModels
 
 

@@ -9,7 +9,8 @@ from stepgate.domain.errors import InvalidValue, SandboxUnavailable, StaleApprov
 from stepgate.domain.plan_faults import check_params
 from stepgate.executors.base import Bounds, Done, Failed
 from stepgate.executors.run_command import RunCommand, RunCommandParams, _failure
-from stepgate.workspace.sandbox import Finished, Killed, Level, Limits
+from stepgate.workspace.sandbox.command import Finished, Killed, Level
+from stepgate.workspace.sandbox.limits import Limits
 from tests.executors.bench import Bench
 
 RUN = RunCommand()

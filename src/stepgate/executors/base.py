@@ -16,8 +16,9 @@ from stepgate.llm.protocol import ModelAnswer, ModelRequest
 from stepgate.workspace.access import Root
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import ChangeSet
-from stepgate.workspace.layers import Layers
-from stepgate.workspace.sandbox import Limits, Sandbox
+from stepgate.workspace.layers.store import Layers
+from stepgate.workspace.sandbox.bubblewrap import Sandbox
+from stepgate.workspace.sandbox.limits import Limits
 
 
 class Params(BaseModel):

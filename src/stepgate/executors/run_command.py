@@ -26,7 +26,9 @@ from stepgate.executors.threads import in_thread
 from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.layers.harvest import harvest
 from stepgate.workspace.layers.layer import WORKSPACE
-from stepgate.workspace.sandbox import Command, Finished, Killed, Limits, Sandbox
+from stepgate.workspace.sandbox.bubblewrap import Sandbox
+from stepgate.workspace.sandbox.command import Command, Finished, Killed
+from stepgate.workspace.sandbox.limits import Limits
 
 # Linux takes no single argument over 128 KiB, and a character can have four bytes.
 MAX_ARGUMENT_CHARS: Final = 32_000

@@ -79,4 +79,4 @@ class Attachments:
         )
 
 
-NOTHING: Any = Attachments()
+NOTHING = Attachments()

@@ -279,13 +279,17 @@ class Driver:
 
     async def _shown(self, step: StepState) -> Mapping[str, Any] | None:
         approval = step.approval
-        return None if approval is None else await self.tools.approvals.rendering(approval.request_id)
+        if approval is None:
+            return None
+        text = await self.tools.bodies.rendering(self.handle.run_id, approval.request_id)
+        shown: Mapping[str, Any] = canonical.loads(text)
+        return shown
 
     async def input_of(self, step_id: StepId) -> str:
         """The input as recorded, canonical JSON; steps added after the claim are fetched."""
         text = self._inputs.pop(step_id, None)
         if text is None:
-            text = await self.tools.steps.input(step_id)
+            text = await self.tools.bodies.input(self.handle.run_id, step_id)
         return text
 
     async def outputs_of(self, keys: Collection[str]) -> Mapping[str, Any]:
@@ -293,7 +297,7 @@ class Driver:
         state = self.handle.state
         wanted = {key: state.steps[state.keys[key]] for key in keys if key in state.keys}
         done = {key: step.id for key, step in wanted.items() if step.status is StepStatus.COMPLETED}
-        texts = await self.tools.steps.outputs(list(done.values()))
+        texts = await self.tools.bodies.outputs(self.handle.run_id, done.values())
         return {key: canonical.loads(texts[step_id]) for key, step_id in done.items()}
 
     async def _finished(self, keys: Sequence[str] | None) -> Sequence[FinishedStep]:

@@ -6,12 +6,11 @@ from stepgate.domain.state import Actor
 from stepgate.executors.base import Bounds
 from stepgate.executors.registry import Registry
 from stepgate.llm.protocol import ModelRouter
-from stepgate.storage.approvals import Approvals
+from stepgate.storage.bodies import Bodies
 from stepgate.storage.change_sets import ChangeSets
 from stepgate.storage.claim import Claims
 from stepgate.storage.clock import DatabaseClock
 from stepgate.storage.committer import Committer
-from stepgate.storage.steps import Steps
 from stepgate.storage.workspaces import Workspaces
 from stepgate.worker.lanes import Lanes
 from stepgate.workspace.blobs import BlobStore
@@ -28,8 +27,7 @@ class Tools:
     committer: Committer
     clock: DatabaseClock
     claims: Claims
-    steps: Steps
-    approvals: Approvals
+    bodies: Bodies
     change_sets: ChangeSets
     workspaces: Workspaces
     blobs: BlobStore
