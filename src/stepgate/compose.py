@@ -21,13 +21,14 @@ from stepgate.llm.openai import OpenAIRouter
 from stepgate.llm.protocol import ModelRouter
 from stepgate.settings import Settings
 from stepgate.storage import schema
-from stepgate.storage.bodies import Bodies
+from stepgate.storage.approvals import Approvals
 from stepgate.storage.change_sets import ChangeSets
 from stepgate.storage.claim import Claims
 from stepgate.storage.committer import Committer
 from stepgate.storage.database import Database
 from stepgate.storage.embedded import acquire
 from stepgate.storage.notify import Doorbell
+from stepgate.storage.steps import Steps
 from stepgate.storage.workspaces import Workspaces
 from stepgate.worker.lanes import Lanes
 from stepgate.worker.tools import Tools
@@ -93,7 +94,8 @@ class Stack:
             committer=self.committer,
             clock=self.database.clock,
             claims=Claims(self.database),
-            bodies=Bodies(self.database),
+            steps=Steps(self.database),
+            approvals=Approvals(self.database),
             change_sets=ChangeSets(self.database),
             workspaces=Workspaces(self.database),
             blobs=self.blobs,
@@ -104,6 +106,7 @@ class Stack:
             bounds=bounds(settings),
             lanes=Lanes(settings.concurrency),
             step_timeout_ms=round(settings.step_timeout_s * 1000),
+            ring=self._ring,
             actor=Actor("worker", "system", "worker"),
         )
         options = Options(

@@ -84,7 +84,7 @@ class Engine:
         goal, name, limits, definitions = self._definition(new)
         path = check_workspace(new.workspace_path or str(self._workspace_root), self._workspace_root)
         labels, metadata = planning.check_labels(new.labels), planning.check_metadata(new.metadata)
-        workspace = await self._workspaces.get_or_create(path)
+        workspace = await self._workspaces.get_or_create(path, pool=self._pool, mode="in_place")
         run_id = RunId(new_id())
         info = RunInfo(
             id=run_id,

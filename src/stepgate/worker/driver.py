@@ -281,15 +281,14 @@ class Driver:
         approval = step.approval
         if approval is None:
             return None
-        text = await self.tools.bodies.rendering(self.handle.run_id, approval.request_id)
-        shown: Mapping[str, Any] = canonical.loads(text)
+        shown: Mapping[str, Any] | None = await self.tools.approvals.rendering(self.handle.run_id, approval.request_id)
         return shown
 
     async def input_of(self, step_id: StepId) -> str:
         """The input as recorded, canonical JSON; steps added after the claim are fetched."""
         text = self._inputs.pop(step_id, None)
         if text is None:
-            text = await self.tools.bodies.input(self.handle.run_id, step_id)
+            text = await self.tools.steps.input(self.handle.run_id, step_id)
         return text
 
     async def outputs_of(self, keys: Collection[str]) -> Mapping[str, Any]:
@@ -297,7 +296,7 @@ class Driver:
         state = self.handle.state
         wanted = {key: state.steps[state.keys[key]] for key in keys if key in state.keys}
         done = {key: step.id for key, step in wanted.items() if step.status is StepStatus.COMPLETED}
-        texts = await self.tools.bodies.outputs(self.handle.run_id, done.values())
+        texts = await self.tools.steps.outputs(self.handle.run_id, list(done.values()))
         return {key: canonical.loads(texts[step_id]) for key, step_id in done.items()}
 
     async def _finished(self, keys: Sequence[str] | None) -> Sequence[FinishedStep]:
@@ -315,7 +314,7 @@ class Driver:
         found = []
         for row in await self.tools.change_sets.applied(self.handle.run_id):
             spec = state.steps[StepId(row.step_id)].spec
-            found.append(AppliedSet(row.step_id, spec.key, spec.number, row.change_set))
+            found.append(AppliedSet(row.step_id, spec.key, spec.number, ChangeSet.from_json(row.body)))
         return found
 
     # The workspace
@@ -326,7 +325,8 @@ class Driver:
             raise Held("another step changes this workspace")
 
     async def free_workspace(self, step_id: StepId) -> None:
-        await self.tools.workspaces.release(self.workspace_id, step_id)
+        for run_id in await self.tools.workspaces.release(self.workspace_id, step_id):
+            self.tools.ring(run_id)
 
     async def workspace_rev(self) -> str:
         """The workspace's revision now: a chain over every change set applied to it."""

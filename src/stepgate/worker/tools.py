@@ -1,16 +1,19 @@
 """What every driver of a worker shares: built once, by `compose`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from stepgate.domain.ids import RunId
 from stepgate.domain.state import Actor
 from stepgate.executors.base import Bounds
 from stepgate.executors.registry import Registry
 from stepgate.llm.protocol import ModelRouter
-from stepgate.storage.bodies import Bodies
+from stepgate.storage.approvals import Approvals
 from stepgate.storage.change_sets import ChangeSets
 from stepgate.storage.claim import Claims
 from stepgate.storage.clock import DatabaseClock
 from stepgate.storage.committer import Committer
+from stepgate.storage.steps import Steps
 from stepgate.storage.workspaces import Workspaces
 from stepgate.worker.lanes import Lanes
 from stepgate.workspace.blobs import BlobStore
@@ -27,7 +30,8 @@ class Tools:
     committer: Committer
     clock: DatabaseClock
     claims: Claims
-    bodies: Bodies
+    steps: Steps
+    approvals: Approvals
     change_sets: ChangeSets
     workspaces: Workspaces
     blobs: BlobStore
@@ -38,4 +42,5 @@ class Tools:
     bounds: Bounds
     lanes: Lanes
     step_timeout_ms: int
+    ring: Callable[[RunId], None]
     actor: Actor
