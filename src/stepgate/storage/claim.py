@@ -19,8 +19,8 @@ from stepgate.storage.errors import is_lost, translated
 BEAT_TIMEOUT_S = 10.0
 
 # Each pool is read through the partial index in its order; SKIP LOCKED lets claimants pass each other, and the shared
-# lock on the worker's row makes a claim and the end of its lease exclude each other. What is due now was written by a clock
-# that may run some milliseconds ahead of this one.
+# lock on the worker's row makes a claim and the end of its lease exclude each other. What is due was written by a
+# clock that may run some milliseconds ahead of this one.
 CLAIM = """
 WITH alive AS (
     SELECT id FROM stepgate.workers WHERE id = $1 AND lease_until > clock_timestamp() FOR SHARE

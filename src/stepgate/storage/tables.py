@@ -325,6 +325,7 @@ change_sets = Table(
     ForeignKeyConstraint(["run_id", "step_id"], _STEP, name="step"),
     ForeignKeyConstraint(["workspace_id"], [f"{SCHEMA}.workspaces.id"], name="workspace"),
 )
+Index("ix_change_sets_id", change_sets.c.id)
 
 change_set_files = Table(
     "change_set_files",

@@ -244,6 +244,7 @@ TABLES = (
         CONSTRAINT fk_change_sets_workspace FOREIGN KEY (workspace_id) REFERENCES stepgate.workspaces (id)
     )
     """,
+    "CREATE INDEX ix_change_sets_id ON stepgate.change_sets (id)",
     """
     CREATE TABLE stepgate.change_set_files (
         run_id uuid NOT NULL,

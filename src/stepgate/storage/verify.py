@@ -1,0 +1,179 @@
+"""Proves a run: its chain holds, its tables are what the chain adds up to, and every body is the one it names."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from typing import Any
+
+import orjson
+from sqlalchemy import Table, Uuid
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+from stepgate.domain import journal
+from stepgate.domain.errors import NotFound, StepgateError
+from stepgate.domain.evolve import fold
+from stepgate.domain.ids import RunId
+from stepgate.domain.journal import Head, Record, Verdict
+from stepgate.domain.projection import (
+    DecisionRow,
+    RequestRow,
+    RunFacts,
+    RunRow,
+    StepFacts,
+    StepRow,
+    decision_row,
+    request_row,
+    run_facts,
+    run_row,
+    step_facts,
+    step_row,
+)
+from stepgate.domain.state import RunState
+from stepgate.domain.states import StepStatus
+from stepgate.storage import tables
+from stepgate.storage.columns import names
+from stepgate.storage.database import Database
+
+FETCH = 2000
+MICROSECONDS = '(extract(epoch FROM "{}") * 1000000)::bigint'
+
+_RUN = (*RunFacts._fields, *RunRow._fields[1:])
+_STEP = (*StepFacts._fields, *StepRow._fields[2:])
+
+
+class _Differs(Exception):
+    """A row or a body is not what the journal says."""
+
+
+async def verify(database: Database, run_id: RunId) -> Verdict:
+    """Reads one moment of the database. A fault in the chain names its event, any other only says what differs.
+
+    Raises NotFound.
+    """
+    async with _moment(database) as connection:
+        row = await _one(connection, tables.runs, ("head_seq", "head_hash"), "id", run_id)
+        records = [record async for record in _records(connection, run_id)]
+        verdict = journal.verify(run_id, records, Head(row["head_seq"], row["head_hash"]))
+        if not verdict.verified:
+            return verdict
+        try:
+            state = fold(journal.parse(record.body) for record in records)
+            await _compare(connection, state)
+        except (_Differs, StepgateError, KeyError, TypeError, ValueError) as fault:
+            return verdict._replace(verified=False, reason=str(fault))
+        return verdict
+
+
+@asynccontextmanager
+async def _moment(database: Database) -> AsyncIterator[Any]:
+    async with database.session() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        yield connection
+
+
+async def _records(connection: Any, run_id: RunId) -> AsyncIterator[Record]:
+    query = f"""
+        SELECT run_id::text, seq, type, step_id::text, actor, {MICROSECONDS.format("at")}, body, prev_hash, hash
+        FROM stepgate.events WHERE run_id = $1::uuid ORDER BY seq
+    """
+    async for row in connection.cursor(query, run_id, prefetch=FETCH):
+        run, seq, type_, step_id, actor, at, body, prev_hash, hash_ = row
+        yield Record(RunId(run), seq, type_, step_id, actor, at, body.encode(), prev_hash, hash_)
+
+
+def _selected(table: Table, columns: Iterable[str]) -> str:
+    return ", ".join(f'{_shown(table, column)} AS "{column}"' for column in columns)
+
+
+def _shown(table: Table, column: str) -> str:
+    match table.c[column].type:
+        case Uuid() | JSONB():
+            return f'"{column}"::text'
+        case TIMESTAMP():
+            return MICROSECONDS.format(column)
+        case _:
+            return f'"{column}"'
+
+
+async def _rows(connection: Any, table: Table, columns: Sequence[str], run_id: RunId) -> list[Mapping[str, Any]]:
+    query = f"SELECT {_selected(table, columns)} FROM {table.fullname} WHERE run_id = $1::uuid"
+    found: list[Mapping[str, Any]] = await connection.fetch(query, run_id)
+    return found
+
+
+async def _one(connection: Any, table: Table, columns: Sequence[str], key: str, value: str) -> Mapping[str, Any]:
+    query = f"SELECT {_selected(table, columns)} FROM {table.fullname} WHERE {names([key])} = $1::uuid"
+    row: Mapping[str, Any] | None = await connection.fetchrow(query, value)
+    if row is None:
+        raise NotFound(f"there is no run {value}", field="run_id")
+    return row
+
+
+async def _compare(connection: Any, state: RunState) -> None:
+    run_id = state.info.id
+    row = await _one(connection, tables.runs, _RUN, "id", run_id)
+    _same("runs", run_id, tables.runs, _RUN, row, (*run_facts(state), *run_row(state)[1:]))
+    await _compare_steps(connection, state)
+    requests = {
+        approval.request_id: (approval, request_row(run_id, step, approval))
+        for step in state.steps.values()
+        for approval in step.approvals
+    }
+    columns = (*RequestRow._fields, "rendering")
+    stored = await _rows(connection, tables.approval_requests, columns, run_id)
+    _same_set("approval_requests", requests, [row["id"] for row in stored])
+    for row in stored:
+        _, expected = requests[row["id"]]
+        _same("approval_requests", row["id"], tables.approval_requests, RequestRow._fields, row, expected)
+        _body("the rendering of request", row["id"], row["rendering"], row["rendering_sha256"])
+    decided = (decision_row(run_id, approval) for approval, _ in requests.values())
+    decisions = {decision.request_id: decision for decision in decided if decision is not None}
+    stored = await _rows(connection, tables.approval_decisions, DecisionRow._fields, run_id)
+    _same_set("approval_decisions", decisions, [row["request_id"] for row in stored])
+    for row in stored:
+        key = row["request_id"]
+        _same("approval_decisions", key, tables.approval_decisions, DecisionRow._fields, row, decisions[key])
+
+
+async def _compare_steps(connection: Any, state: RunState) -> None:
+    run_id = state.info.id
+    stored = await _rows(connection, tables.steps, (*_STEP, "input", "output"), run_id)
+    _same_set("steps", state.steps, [row["id"] for row in stored])
+    for row in stored:
+        step = state.steps[row["id"]]
+        expected = (*step_facts(run_id, step), *step_row(run_id, step)[2:])
+        _same("steps", step.id, tables.steps, _STEP, row, expected)
+        _body("the input of step", step.id, row["input"], row["input_sha256"], row["input_size"])
+        if row["output_sha256"] is not None:
+            _body("the output of step", step.id, row["output"], row["output_sha256"], row["output_size"])
+        elif row["output"] is not None and step.status is not StepStatus.FAILED:
+            raise _Differs(f"step {step.id} has an output that no event names")
+    needs = await _rows(connection, tables.step_needs, ("step_id", "position", "need_id"), run_id)
+    found = {(row["step_id"], row["position"], row["need_id"]) for row in needs}
+    expected_needs = {
+        (step.id, position, need) for step in state.steps.values() for position, need in enumerate(step.spec.needs)
+    }
+    if found != expected_needs:
+        raise _Differs("step_needs differs from the journal")
+
+
+def _same_set(table: str, expected: Iterable[Any], stored: Sequence[str]) -> None:
+    missing, extra = set(expected) - set(stored), set(stored) - set(expected)
+    if missing or extra:
+        raise _Differs(f"{table}: {len(missing)} rows are missing and {len(extra)} are not in the journal")
+
+
+def _same(
+    name: str, key: str, table: Table, columns: Iterable[str], row: Mapping[str, Any], expected: Sequence[Any]
+) -> None:
+    for column, wanted in zip(columns, expected, strict=True):
+        stored = row[column]
+        if isinstance(table.c[column].type, JSONB):
+            stored, wanted = orjson.loads(stored), orjson.loads(wanted)
+        if stored != wanted:
+            raise _Differs(f"{name} {key}: {column} is {stored!r}, the journal says {wanted!r}")
+
+
+def _body(what: str, key: str, text: str | None, digest: str, size: int | None = None) -> None:
+    body = None if text is None else text.encode()
+    if body is None or sha256(body).hexdigest() != digest or (size is not None and len(body) != size):
+        raise _Differs(f"{what} {key} is not the one whose digest was recorded")
