@@ -56,7 +56,31 @@ class _Api(FastAPI):
                 schemas.pop(name, None)
             _, extra = models_json_schema([(ProblemDocument, "serialization")], ref_template=REFERENCE)
             schemas.update(extra["$defs"])
+            _drop_titles(self.openapi_schema)
         return super().openapi()
+
+
+def _drop_titles(node: Any) -> None:
+    """Titles made from field names say nothing that the names do not."""
+    if isinstance(node, list):
+        for item in node:
+            _drop_titles(item)
+        return
+    if not isinstance(node, dict):
+        return
+    for name, item in node.items():
+        match name:
+            case "example" | "examples" | "default" | "info":
+                continue
+            case "properties" if isinstance(item, dict):
+                for schema in item.values():
+                    schema.pop("title", None)
+                    _drop_titles(schema)
+            case "schema":
+                item.pop("title", None)
+                _drop_titles(item)
+            case _:
+                _drop_titles(item)
 
 
 def create_app(opening: Opening) -> FastAPI:
@@ -73,7 +97,6 @@ def create_app(opening: Opening) -> FastAPI:
         version=__version__,
         summary="A PostgreSQL-backed deterministic step engine with approval gates",
         description=DESCRIPTION,
-        license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=TAGS,
         openapi_url=pages.OPENAPI,
         docs_url=None,

@@ -10,10 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from stepgate.domain import errors
 from stepgate.domain.errors import Problem, StepgateError
-from stepgate.domain.plan_faults import field_path, nearest
+from stepgate.domain.plan_faults import field_path
 from stepgate.engine.views import Fault
 
 log = structlog.get_logger(__name__)
@@ -131,6 +132,8 @@ def domain_problem(error: StepgateError) -> Response:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"
     detail = error.message
+    if error.field and not detail.startswith(error.field):
+        detail = f"{error.field}: {detail}"
     if error.fix and not error.problems:
         detail = f"{detail}; {error.fix}"
     return document(status, error.reason_code, error.title, detail, error.problems, error.details, headers)
@@ -148,6 +151,8 @@ def validation_problem(error: RequestValidationError) -> Response:
 
 def _fault(item: Mapping[str, Any]) -> Problem:
     place, *location = item["loc"]
+    if place == "query":
+        location = location[:1]
     field = field_path("", location) if location else str(place)
     context = item.get("ctx", {})
     match item["type"]:
@@ -155,8 +160,7 @@ def _fault(item: Mapping[str, Any]) -> Problem:
             where = "" if place == "body" else f" ({place})"
             return Problem(field, f"is missing{where}", "add it")
         case "extra_forbidden":
-            known = context.get("known", ())
-            return Problem(field, "no such field", nearest(str(location[-1]), known) or "remove it")
+            return Problem(field, "no such parameter" if place == "query" else "no such field", "remove it")
         case "string_type":
             return Problem(field, "must be text")
         case "bool_type" | "bool_parsing":
@@ -173,11 +177,24 @@ def _fault(item: Mapping[str, Any]) -> Problem:
             return Problem(field, text[:1].lower() + text[1:])
 
 
-def http_problem(error: HTTPException) -> Response:
+def http_problem(request: Request, error: HTTPException) -> Response:
     status = error.status_code
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        taken = _methods(request.app.openapi()["paths"], request.url.path)
+        headers["allow"] = ", ".join(sorted(taken)) or headers.get("allow", "GET")
     code, title = TRANSPORT.get(status, ("error", HTTPStatus(status).phrase))
     detail = {404: "there is no such address", 405: "this address does not take this method"}.get(status, error.detail)
-    return document(status, code, title, detail, headers=error.headers)
+    return document(status, code, title, detail, headers=headers)
+
+
+def _methods(paths: Mapping[str, Mapping[str, Any]], path: str) -> set[str]:
+    """What an address takes, over all endpoints that share it."""
+    taken = set[str]()
+    for template, endpoints in paths.items():
+        if compile_path(template)[0].match(path):
+            taken |= {method.upper() for method in endpoints}
+    return taken
 
 
 def unexpected_problem() -> Response:
@@ -199,7 +216,7 @@ async def _answer(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             return validation_problem(error)
         case HTTPException():
-            return http_problem(error)
+            return http_problem(request, error)
         case Refused():
             return refusal(error)
         case _:

@@ -15,12 +15,13 @@ from starlette.responses import Response
 
 from stepgate.api.services import services_of
 from stepgate.domain import canonical
-from stepgate.domain.errors import IdempotencyMismatch, InvalidValue
+from stepgate.domain.errors import Conflict, IdempotencyMismatch, InvalidValue
 from stepgate.domain.ids import RunId, StepId
 from stepgate.engine.queries import Queries
 from stepgate.storage.attachments import IdempotencyRow
 
 SCOPE: Final = "api"
+IN_USE: Final = "idempotency_in_use"
 MAX_KEY_CHARS: Final = 255
 
 
@@ -60,7 +61,15 @@ class Once:
         done = await self._done_before(row)
         if done is not None:
             return _response(await tell(done), replayed=True)
-        return _response(await tell(await act(row)))
+        try:
+            done = await act(row)
+        except Conflict as error:
+            # The same request came twice at once, and the other one was carried out.
+            first = await self._done_before(row) if error.reason_code == IN_USE else None
+            if first is None:
+                raise
+            return _response(await tell(first), replayed=True)
+        return _response(await tell(done))
 
     async def _done_before(self, row: IdempotencyRow) -> Done | None:
         found = await self._queries.idempotent(row.scope, row.key)

@@ -64,3 +64,9 @@ async def list_runs(services: ServicesDep, query: RunFilters) -> views.Page[view
 async def get_run(run_id: RunPath, services: ServicesDep) -> views.RunDetail:
     """With why it does not move (`waiting_for`) and its first 200 steps."""
     return await services.queries.run(run_id)
+
+
+@router.get("/{run_id}/diff", summary="What a run changed", responses=documents.read(404))
+async def get_run_diff(run_id: RunPath, services: ServicesDep) -> views.Diff:
+    """All change sets it applied, undone ones taken back, as one net unified diff."""
+    return await services.queries.diff(run_id)

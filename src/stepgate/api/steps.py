@@ -63,9 +63,3 @@ async def get_output(run_id: RunPath, step_id: StepPath, services: ServicesDep) 
 async def get_step_diff(run_id: RunPath, step_id: StepPath, services: ServicesDep) -> views.Diff:
     """The change set it recorded, as a unified diff; empty where it changed nothing."""
     return await services.queries.diff(run_id, step_id)
-
-
-@router.get("/diff", summary="What a run changed", tags=["runs"], responses=documents.read(404))
-async def get_run_diff(run_id: RunPath, services: ServicesDep) -> views.Diff:
-    """All change sets it applied, undone ones taken back, as one net unified diff."""
-    return await services.queries.diff(run_id)

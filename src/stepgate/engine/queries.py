@@ -8,7 +8,7 @@ from typing import Any
 
 from stepgate.domain import canonical
 from stepgate.domain.errors import InvalidValue, NotFound, StepgateError
-from stepgate.domain.ids import RunId, StepId
+from stepgate.domain.ids import ChangeSetId, RunId, StepId
 from stepgate.domain.state import ApprovalStatus
 from stepgate.domain.states import RunStatus, StepStatus
 from stepgate.engine import shapes, views
@@ -175,13 +175,13 @@ class Queries:
             step = await self.step(run_id, step_id)
             change_set = None
             if step.change_set_id is not None:
-                change_set = await self._change_sets.load(step.change_set_id)
+                change_set = ChangeSet.from_json(await self._change_sets.body(ChangeSetId(step.change_set_id)))
             applied = step.status is StepStatus.COMPLETED and change_set is not None
         else:
             async with snapshot(self._database) as connection:
                 await _run_row(connection, run_id)
             rows = await self._change_sets.applied(run_id)
-            change_set = combine([row.change_set for row in rows])
+            change_set = combine([ChangeSet.from_json(row.body) for row in rows])
             applied = True
         text = "" if change_set is None else await asyncio.to_thread(unified, change_set, self._blobs)
         return views.Diff(run_id=run_id, step_id=step_id, applied=applied, files=_files(change_set), diff=text)

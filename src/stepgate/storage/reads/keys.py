@@ -9,12 +9,18 @@ from stepgate.storage.reads.snapshot import Row, rows
 # its lower half, `tx` the whole.
 _FOUND = text("""
 SELECT k.request_sha256, k.run_id, (
-    SELECT array_agg(CAST(named.step_id AS text) ORDER BY named.first) FROM (
-        SELECT e.step_id, min(e.seq) AS first FROM stepgate.events AS e
-        WHERE e.run_id = k.run_id AND e.step_id IS NOT NULL AND e.type IN ('run.queued', 'step.added')
-          AND CAST(CAST(e.tx AS text) AS numeric) % 4294967296 = CAST(CAST(k.xmin AS text) AS numeric)
-        GROUP BY e.step_id
+    SELECT array_agg(named.id ORDER BY e.seq, named.place)
+    FROM stepgate.events AS e
+    CROSS JOIN LATERAL (
+        SELECT CAST(e.step_id AS text) AS id, 0 AS place WHERE e.type IN ('run.queued', 'step.added')
+        UNION ALL
+        SELECT planned.step ->> 'id', planned.place
+        FROM jsonb_array_elements(
+            CASE WHEN e.type = 'run.planned' THEN CAST(e.body AS jsonb) #> '{data,steps}' ELSE '[]' END
+        ) WITH ORDINALITY AS planned(step, place)
     ) AS named
+    WHERE e.run_id = k.run_id AND named.id IS NOT NULL
+      AND CAST(CAST(e.tx AS text) AS numeric) % 4294967296 = CAST(CAST(k.xmin AS text) AS numeric)
 ) AS step_ids
 FROM stepgate.idempotency_keys AS k
 WHERE k.tenant_id = 'default' AND k.scope = :scope AND k.key = :key

@@ -10,7 +10,9 @@ _QUEUE = text("""
 SELECT (SELECT count(*) FROM stepgate.workers WHERE lease_until > clock_timestamp()) AS workers,
        count(*) AS due,
        CAST(extract(epoch FROM clock_timestamp() - min(wake_at)) AS double precision) AS oldest_due_s
-FROM stepgate.runs WHERE worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <= clock_timestamp()
+FROM stepgate.runs
+WHERE worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <= clock_timestamp()
+  AND (held_until IS NULL OR held_until <= clock_timestamp())
 """)
 
 

@@ -1,0 +1,162 @@
+"""A real server for each test: uvicorn on a loopback port, a database of its own, the real engine and worker."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import pytest
+import uvicorn
+from pydantic import SecretStr
+
+from stepgate.api.app import create_app
+from stepgate.api.services import Services
+from stepgate.compose import Stack, open_stack
+from stepgate.engine.views import SandboxHealth
+from stepgate.settings import Settings, load
+
+SECRET = "a-secret-for-tests"
+DEADLINE_S = 30.0
+T = TypeVar("T")
+
+
+@dataclass
+class Api:
+    """One running server, a client that speaks to it, and the workspace its runs are for."""
+
+    client: httpx2.Client
+    port: int
+    workspace: Path
+    stack: Stack
+    loop: asyncio.AbstractEventLoop
+    secret: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {SECRET}"})
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs something in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE_S)
+
+    def get(self, path: str, **query: Any) -> Any:
+        response = self.client.get(path, params=query)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def post(self, path: str, body: Any = None, *, expect: int = 200, **headers: str) -> Any:
+        response = self.send(path, body, **headers)
+        assert response.status_code == expect, response.text
+        return response.json()
+
+    def send(self, path: str, body: Any = None, **headers: str) -> httpx2.Response:
+        """A POST; `Idempotency_Key="k"` becomes a header."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is None:
+            return self.client.post(path, headers=named)
+        return self.client.post(path, json=body, headers=named)
+
+    def run(self, steps: list[dict[str, Any]] | None = None, **more: Any) -> Any:
+        """A new run."""
+        body = {"goal": "look around", "workspace_path": str(self.workspace), **more}
+        if steps is not None:
+            body["steps"] = steps
+        return self.post("/v1/agent-runs", body, expect=201)
+
+    def asking(self, **edit: Any) -> tuple[str, Any]:
+        """A run whose one edit asks for approval, and that step. Needs a worker."""
+        step = {"key": "edit", "type": "edit_file", "input": {"path": "a.txt", "content": "new\n"}, **edit}
+        run = self.run([step], start=True)
+        path = f"/v1/agent-runs/{run['id']}"
+        run = self.until(path, lambda run: run["status"] == "awaiting_approval")
+        return path, run["steps"][0]
+
+    def decide(self, path: str, step: Any, verb: str, body: Any = None, **headers: str) -> httpx2.Response:
+        return self.send(f"{path}/steps/{step['id']}/{verb}", body, **headers)
+
+    def until(self, path: str, holds: Callable[[Any], bool]) -> Any:
+        """What is there once it is as wanted."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            found = self.get(path)
+            if holds(found):
+                return found
+            assert time.monotonic() < deadline, found
+
+
+@asynccontextmanager
+async def opened(settings: Settings, holder: list[Any], *, worker: bool) -> AsyncIterator[Services]:
+    async with open_stack(settings) as stack:
+        if worker:
+            await stack.start_worker()
+        holder += [stack, asyncio.get_running_loop()]
+        level = None if stack.sandbox is None else stack.sandbox.level
+        yield Services(
+            engine=stack.engine,
+            queries=stack.queries,
+            router=stack.router,
+            worker=stack.worker,
+            sandbox=SandboxHealth(level=level, canaries=[], degraded=level is None, error=stack.sandbox_problem),
+            local_secret=SECRET,
+            local_trust=settings.local_trust,
+            allowed_hosts=frozenset({"stepgate.test"}),
+            check_interval_s=settings.worker_check_interval,
+        )
+
+
+@contextmanager
+def served(database_url: str, folder: Path, *, worker: bool = False, local_trust: bool = False) -> Iterator[Api]:
+    """A server until the block ends."""
+    workspace = folder / "workspace"
+    workspace.mkdir()
+    (workspace / "a.txt").write_text("old\n")
+    settings = load(
+        {
+            "database_url": SecretStr(database_url),
+            "state_dir": folder / "state",
+            "workspace_root": folder,
+            "local_trust": local_trust,
+            "worker_check_interval": 0.2,
+            "model_router": "offline",
+        },
+        env_file=folder / "no.env",
+    )
+    holder: list[Any] = []
+    app = create_app(lambda: opened(settings, holder, worker=worker))
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=10))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
+    thread.start()
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client:
+            assert client.get("/health").status_code == 200
+            yield Api(client, port, workspace, *holder)
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_S)
+        listener.close()
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
+    """A server that executes nothing."""
+    with served(database_url, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def working(database_url: str, tmp_path: Path) -> Iterator[Api]:
+    """A server with a worker."""
+    with served(database_url, tmp_path, worker=True) as found:
+        yield found
+
+
+@pytest.fixture
+def trusting(database_url: str, tmp_path: Path) -> Iterator[Api]:
+    """A server with a worker that trusts local callers."""
+    with served(database_url, tmp_path, worker=True, local_trust=True) as found:
+        yield found
