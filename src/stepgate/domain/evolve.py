@@ -39,6 +39,8 @@ def evolve(state: RunState | None, event: Event) -> RunState:
         if event.type is not E.RUN_CREATED:
             raise IntegrityError(f"a journal cannot begin with {event.type}")
         return _created(event)
+    if event.type is E.RUN_CREATED:
+        raise IllegalTransition("a run is created once")
     change = _STEP.get(event.type)
     state = _step_event(state, event, change) if change is not None else _RUN[event.type](state, event)
     return state._replace(last_at=event.at) if event.at > state.last_at else state
@@ -89,6 +91,11 @@ def _planned(state: RunState, event: Event) -> RunState:
     return state._replace(phase=phase, revision=event.data["revision"])
 
 
+def _added(state: RunState, event: Event) -> RunState:
+    _move(state, event)
+    return _add(state, spec_from(event.data, event.at))
+
+
 def _queued(state: RunState, event: Event) -> RunState:
     phase = _move(state, event)
     if event.data["allowance"] == "start":
@@ -99,6 +106,8 @@ def _queued(state: RunState, event: Event) -> RunState:
         return state._replace(ready=ready, held=NO_IDS)
     state = state._replace(phase=phase, allowance=state.allowance or "execute", queued_at=event.at)
     step = _known(state, event.step_id)
+    if step.status not in step_targets(step.status, event.type):
+        raise _illegal(step, event)
     return _put(state, step, step._replace(granted=True))
 
 
@@ -142,7 +151,7 @@ _RUN: Mapping[E, Callable[[RunState, Event], RunState]] = {
     E.RUN_FAILED: _ended,
     E.RUN_COMPLETED: _ended,
     E.RUN_UNDONE: _undone,
-    E.STEP_ADDED: lambda state, event: _add(state, spec_from(event.data, event.at)),
+    E.STEP_ADDED: _added,
 }
 
 
@@ -171,8 +180,10 @@ def spec_from(data: Mapping[str, Any], at: int) -> StepSpec:
 
 
 def _add(state: RunState, spec: StepSpec) -> RunState:
-    if state.finished and spec.type != UNDO:
-        raise IllegalTransition(f"a run that is {state.phase} takes no more steps")
+    if state.finished is not (spec.type == UNDO):
+        raise IllegalTransition(f"a run that is {state.phase} takes no step of type {spec.type}")
+    if spec.id in state.steps or spec.key in state.keys:
+        raise IntegrityError(f"the run has a step {spec.key} already")
     blocked, dependents = 0, state.dependents
     for need in spec.needs:
         if not satisfies(_known(state, need)):
@@ -270,6 +281,8 @@ def _unblock(state: RunState, step_id: StepId) -> RunState:
     state = state._replace(dependents=state.dependents.remove(step_id))
     for dependent in waiting:
         step = state.steps[dependent]
+        if step.status in CLOSED:
+            continue
         freed = step._replace(blocked=step.blocked - 1)
         state = state._replace(steps=state.steps.insert(dependent, freed))
         if freed.blocked == 0:
@@ -279,9 +292,12 @@ def _unblock(state: RunState, step_id: StepId) -> RunState:
 
 def _step_event(state: RunState, event: Event, change: Callable[[StepState, Event], StepState]) -> RunState:
     old = _known(state, event.step_id)
+    targets = step_targets(old.status, event.type)
+    if not targets:
+        raise _illegal(old, event)
     new = change(old, event)
-    if new.status not in step_targets(old.status, event.type):
-        raise IllegalTransition(f"a step that is {old.status} cannot take {event.type}")
+    if new.status not in targets:
+        raise _illegal(old, event)
     if event.type is E.MODEL_CALLED or event.type is E.MODEL_SETTLED:
         return state._replace(steps=state.steps.insert(old.spec.id, new), usage=_account(state.usage, event))
     state = _put(state, old, new)
@@ -290,8 +306,12 @@ def _step_event(state: RunState, event: Event, change: Callable[[StepState, Even
     return state
 
 
+def _illegal(step: StepState, event: Event) -> IllegalTransition:
+    return IllegalTransition(f"a step that is {step.status} cannot take {event.type}")
+
+
 def _preparing(step: StepState, event: Event) -> StepState:
-    return step._replace(status=S.PREPARING, started_at=step.started_at or event.at)
+    return step._replace(status=S.PREPARING, retry_at=None, started_at=step.started_at or event.at)
 
 
 def _begun(step: StepState, event: Event) -> StepState:
@@ -320,6 +340,7 @@ def _computed(step: StepState, event: Event) -> StepState:
     return step._replace(
         status=S.COMPUTED,
         attempt=data["attempt"],
+        retry_at=None,
         result=_result(data),
         started_at=started_at,
         error=None,
@@ -332,6 +353,7 @@ def _completed(step: StepState, event: Event) -> StepState:
     return step._replace(
         status=S.COMPLETED,
         attempt=data["attempt"],
+        retry_at=None,
         result=_result(data),
         error=None,
         reason=None,
@@ -345,6 +367,7 @@ def _failed(step: StepState, event: Event) -> StepState:
     return step._replace(
         status=S.FAILED,
         attempt=data["attempt"],
+        retry_at=None,
         error=data["error"],
         reason=data["error"]["code"],
         approvals=_void(step.approvals),
@@ -357,9 +380,13 @@ def _retried(step: StepState, event: Event) -> StepState:
     data = event.data
     if step.status is S.NEEDS_REVIEW and step.result is not None:
         return step._replace(status=S.COMPUTED, reason=None, error=None)
-    status = S.APPROVED if step.spec.gate is Gate.ASK and step.authorised else S.PENDING
+    approvals = step.approvals
+    if step.status is S.NEEDS_REVIEW and step.spec.effect is Effect.ONCE:
+        approvals = _supersede(approvals)  # it may have served its one start
+    approved = bool(approvals) and approvals[-1].status is ApprovalStatus.APPROVED
     return step._replace(
-        status=status,
+        status=S.APPROVED if approved else S.PENDING,
+        approvals=approvals,
         attempt=data["attempt"],
         retry_at=data["retry_at"],
         reason=data["reason"],
@@ -381,14 +408,22 @@ def _closing(status: S) -> Callable[[StepState, Event], StepState]:
 
 
 def _review(step: StepState, event: Event) -> StepState:
-    return step._replace(status=S.NEEDS_REVIEW, reason=event.data["reason"], error=event.data["error"])
+    data = event.data
+    return step._replace(status=S.NEEDS_REVIEW, retry_at=None, reason=data["reason"], error=data["error"])
 
 
-def _void(approvals: tuple[Approval, ...], status: ApprovalStatus = ApprovalStatus.VOID) -> tuple[Approval, ...]:
+def _void(approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
     """A question still open when its step goes elsewhere is closed with it."""
     if not approvals or approvals[-1].status is not ApprovalStatus.OPEN:
         return approvals
-    return (*approvals[:-1], approvals[-1]._replace(status=status))
+    return (*approvals[:-1], approvals[-1]._replace(status=ApprovalStatus.VOID))
+
+
+def _supersede(approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
+    """An earlier question or answer stops counting where a new one must be asked."""
+    if not approvals or approvals[-1].status not in (ApprovalStatus.OPEN, ApprovalStatus.APPROVED):
+        return approvals
+    return (*approvals[:-1], approvals[-1]._replace(status=ApprovalStatus.SUPERSEDED))
 
 
 def _asked(step: StepState, event: Event) -> StepState:
@@ -406,10 +441,8 @@ def _asked(step: StepState, event: Event) -> StepState:
         matched_rules=tuple(data["matched_rules"]),
         requested_at=event.at,
     )
-    earlier = step.approvals
-    if earlier and earlier[-1].status in (ApprovalStatus.OPEN, ApprovalStatus.APPROVED):
-        earlier = (*earlier[:-1], earlier[-1]._replace(status=ApprovalStatus.SUPERSEDED))
-    return step._replace(status=S.AWAITING_APPROVAL, approvals=(*earlier, approval), retry_at=None, reason=None)
+    approvals = (*_supersede(step.approvals), approval)
+    return step._replace(status=S.AWAITING_APPROVAL, approvals=approvals, retry_at=None, reason=None)
 
 
 def _decided(status: ApprovalStatus) -> Callable[[StepState, Event], StepState]:
@@ -432,7 +465,16 @@ def _decided(status: ApprovalStatus) -> Callable[[StepState, Event], StepState]:
 
 
 def _called(step: StepState, event: Event) -> StepState:
-    return step._replace(usage=_account(step.usage, event))
+    call_id = event.data["call_id"]
+    return step._replace(usage=_account(step.usage, event), open_calls=(*step.open_calls, call_id))
+
+
+def _settled(step: StepState, event: Event) -> StepState:
+    call_id = event.data["call_id"]
+    if call_id not in step.open_calls:
+        raise IllegalTransition(f"the model call {call_id} is not open")
+    still_open = tuple(call for call in step.open_calls if call != call_id)
+    return step._replace(usage=_account(step.usage, event), open_calls=still_open)
 
 
 def _account(usage: Usage, event: Event) -> Usage:
@@ -476,5 +518,5 @@ _STEP: Mapping[E, Callable[[StepState, Event], StepState]] = {
     E.APPROVAL_REJECTED: _decided(ApprovalStatus.REJECTED),
     E.APPROVAL_EXPIRED: _decided(ApprovalStatus.EXPIRED),
     E.MODEL_CALLED: _called,
-    E.MODEL_SETTLED: _called,
+    E.MODEL_SETTLED: _settled,
 }

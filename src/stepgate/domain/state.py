@@ -144,6 +144,8 @@ class StepState(NamedTuple):
     result: StepResult | None = None
     approvals: tuple[Approval, ...] = ()
     usage: Usage = NO_USAGE
+    open_calls: tuple[str, ...] = ()
+    """Model calls made and not yet settled."""
     started_at: int | None = None
     completed_at: int | None = None
 
@@ -158,10 +160,10 @@ class StepState(NamedTuple):
 
     @property
     def authorised(self) -> bool:
-        """Whether its gate is open: no question needed, or the latest revision approved."""
-        if self.spec.gate is Gate.ALLOW:
-            return True
-        return bool(self.approvals) and self.approvals[-1].status is ApprovalStatus.APPROVED
+        """Whether its gate is open: the latest revision approved, or no question needed and none ever asked."""
+        if self.approvals:
+            return self.approvals[-1].status is ApprovalStatus.APPROVED
+        return self.spec.gate is Gate.ALLOW
 
 
 class RunInfo(NamedTuple):

@@ -67,37 +67,69 @@ class StepStatus(StrEnum):
 
 class EventType(StrEnum):
     RUN_CREATED = "run.created"
+    """A goal was accepted, for one workspace."""
     RUN_PLANNED = "run.planned"
+    """The run has its plan; the first steps come inside it."""
     RUN_QUEUED = "run.queued"
+    """Somebody said `start`, or `execute` for the one step it names."""
     RUN_STARTED = "run.started"
+    """A worker recorded its first fact."""
     RUN_PAUSING = "run.pausing"
+    """The run is to stand still; `drain` says whether what runs is stopped or may finish."""
     RUN_PAUSED = "run.paused"
+    """Nothing is in flight any more; the run stands still."""
     RUN_RESUMED = "run.resumed"
+    """Somebody let the run go on."""
     RUN_CANCELLING = "run.cancelling"
+    """The run is to end; what is in flight comes to its end first."""
     RUN_CANCELLED = "run.cancelled"
+    """The run ended because a person wanted it to."""
     RUN_FAILING = "run.failing"
+    """A step failed for good; what is in flight comes to its end first."""
     RUN_FAILED = "run.failed"
+    """The run ended because a step failed."""
     RUN_COMPLETED = "run.completed"
+    """The last step came to its end; all of them count as done."""
     RUN_UNDONE = "run.undone"
+    """What the run changed in its workspace was taken back; its status stays."""
     STEP_ADDED = "step.added"
+    """One more step, after the plan; to a finished run only an undo."""
     STEP_PREPARING = "step.preparing"
+    """A worker began the effect-free work whose result the approver will see."""
     STEP_PREPARED = "step.prepared"
+    """That work is done; the question follows."""
     STEP_STARTED = "step.started"
+    """A worker began an attempt, or (`again`) the one that another worker lost."""
     STEP_COMPUTED = "step.computed"
+    """The change set is recorded and durable; from here it is applied to its end."""
     STEP_COMPLETED = "step.completed"
+    """The step is done: its output is recorded and its change set applied."""
     STEP_FAILED = "step.failed"
+    """The step ended in an error; no attempt is left."""
     STEP_RETRIED = "step.retried"
+    """The step goes back to be taken up again, at once or at `retry_at`."""
     STEP_SKIPPED = "step.skipped"
+    """A person left the step out."""
     STEP_REJECTED = "step.rejected"
+    """A person said no, or the question's time was over."""
     STEP_CANCELLED = "step.cancelled"
+    """The step was closed because its run is ending."""
     STEP_DISCARDED = "step.discarded"
+    """A report came too late to count; nothing moves."""
     STEP_NEEDS_REVIEW = "step.needs_review"
+    """The engine stopped at something only a person can judge."""
     APPROVAL_REQUESTED = "approval.requested"
+    """This exact action, under this hash, was put before a person."""
     APPROVAL_APPROVED = "approval.approved"
+    """A person said yes to exactly that action."""
     APPROVAL_REJECTED = "approval.rejected"
+    """A person said no; `then` says whether the run ends or goes on."""
     APPROVAL_EXPIRED = "approval.expired"
+    """Nobody decided in time."""
     MODEL_CALLED = "model.called"
+    """A model is about to be called; the call may be billed even if its answer is lost."""
     MODEL_SETTLED = "model.settled"
+    """The call ended; what it cost is known, or known to be unknown."""
 
 
 R, S, E = RunStatus, StepStatus, EventType
@@ -116,13 +148,17 @@ STARTABLE: Final = frozenset({S.PENDING, S.APPROVED})
 _PAUSE = {E.RUN_PAUSING: (R.PAUSING,)}
 _CANCEL = {E.RUN_CANCELLING: (R.CANCELLING,)}
 
+
+def _stays(phase: RunStatus, *events: EventType) -> dict[EventType, tuple[RunStatus, ...]]:
+    return dict.fromkeys(events, (phase,))
+
+
 RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[EventType, tuple[RunStatus, ...]]]] = MappingProxyType(
     {
         R.CREATED: {E.RUN_PLANNED: (R.PLANNED,), **_CANCEL},
-        R.PLANNED: {E.RUN_QUEUED: (R.QUEUED,), E.RUN_PLANNED: (R.PLANNED,), **_PAUSE, **_CANCEL},
+        R.PLANNED: {**_stays(R.PLANNED, E.STEP_ADDED), E.RUN_QUEUED: (R.QUEUED,), **_PAUSE, **_CANCEL},
         R.QUEUED: {
-            E.RUN_QUEUED: (R.QUEUED,),
-            E.RUN_PLANNED: (R.QUEUED,),
+            **_stays(R.QUEUED, E.RUN_QUEUED, E.STEP_ADDED),
             E.RUN_STARTED: (R.RUNNING,),
             **_PAUSE,
             **_CANCEL,
@@ -130,35 +166,34 @@ RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[EventType, tuple[RunStatus, ..
             E.RUN_COMPLETED: (R.COMPLETED,),
         },
         R.RUNNING: {
-            E.RUN_QUEUED: (R.RUNNING,),
-            E.RUN_PLANNED: (R.RUNNING,),
+            **_stays(R.RUNNING, E.RUN_QUEUED, E.STEP_ADDED),
             **_PAUSE,
             **_CANCEL,
             E.RUN_FAILING: (R.FAILING,),
             E.RUN_COMPLETED: (R.COMPLETED,),
         },
-        R.PAUSING: {E.RUN_PAUSED: (R.PAUSED,), **_CANCEL, E.RUN_FAILING: (R.FAILING,)},
-        R.PAUSED: {
-            E.RUN_RESUMED: (R.QUEUED, R.RUNNING, R.PLANNED),
-            E.RUN_PLANNED: (R.PAUSED,),
+        R.PAUSING: {
+            **_stays(R.PAUSING, E.STEP_ADDED),
+            E.RUN_PAUSED: (R.PAUSED,),
             **_CANCEL,
             E.RUN_FAILING: (R.FAILING,),
         },
-        R.CANCELLING: {E.RUN_CANCELLED: (R.CANCELLED,)},
+        R.PAUSED: {
+            **_stays(R.PAUSED, E.STEP_ADDED),
+            E.RUN_RESUMED: (R.QUEUED, R.RUNNING, R.PLANNED),
+            **_CANCEL,
+        },
+        R.CANCELLING: {**_CANCEL, E.RUN_CANCELLED: (R.CANCELLED,)},
         R.FAILING: {E.RUN_FAILED: (R.FAILED,), **_CANCEL},
-        R.CANCELLED: {E.RUN_UNDONE: (R.CANCELLED,)},
-        R.FAILED: {E.RUN_UNDONE: (R.FAILED,)},
-        R.COMPLETED: {E.RUN_UNDONE: (R.COMPLETED,)},
+        R.CANCELLED: _stays(R.CANCELLED, E.STEP_ADDED, E.RUN_UNDONE),
+        R.FAILED: _stays(R.FAILED, E.STEP_ADDED, E.RUN_UNDONE),
+        R.COMPLETED: _stays(R.COMPLETED, E.STEP_ADDED, E.RUN_UNDONE),
     }
 )
 """phase -> event -> the phases it may lead to. `awaiting_approval` is a view of `queued` and `running`: no row."""
 
 _LEAVE = {E.STEP_SKIPPED: (S.SKIPPED,), E.STEP_CANCELLED: (S.CANCELLED,)}
-_TROUBLE = {
-    E.STEP_FAILED: (S.FAILED,),
-    E.STEP_RETRIED: (S.PENDING, S.APPROVED),
-    E.STEP_NEEDS_REVIEW: (S.NEEDS_REVIEW,),
-}
+_TROUBLE = {E.STEP_FAILED: (S.FAILED,), E.STEP_NEEDS_REVIEW: (S.NEEDS_REVIEW,)}
 _RESULT = {E.STEP_COMPUTED: (S.COMPUTED,), E.STEP_COMPLETED: (S.COMPLETED,)}
 _CALLS = (E.MODEL_CALLED, E.MODEL_SETTLED)
 
@@ -169,6 +204,7 @@ STEP_TRANSITIONS: Final[Mapping[StepStatus, Mapping[EventType, tuple[StepStatus,
             E.APPROVAL_REQUESTED: (S.AWAITING_APPROVAL,),
             E.STEP_STARTED: (S.RUNNING,),
             E.RUN_QUEUED: (S.PENDING,),
+            E.STEP_RETRIED: (S.PENDING,),
             **_RESULT,
             **_TROUBLE,
             **_LEAVE,
@@ -178,14 +214,16 @@ STEP_TRANSITIONS: Final[Mapping[StepStatus, Mapping[EventType, tuple[StepStatus,
             E.STEP_PREPARED: (S.PREPARING,),
             E.APPROVAL_REQUESTED: (S.AWAITING_APPROVAL,),
             E.STEP_STARTED: (S.RUNNING,),
+            E.STEP_RETRIED: (S.PENDING,),
             **_TROUBLE,
-            **_LEAVE,
+            E.STEP_CANCELLED: (S.CANCELLED,),
         },
         S.AWAITING_APPROVAL: {
             E.APPROVAL_REQUESTED: (S.AWAITING_APPROVAL,),
             E.APPROVAL_APPROVED: (S.APPROVED,),
             E.APPROVAL_REJECTED: (S.AWAITING_APPROVAL,),
             E.APPROVAL_EXPIRED: (S.AWAITING_APPROVAL,),
+            E.STEP_RETRIED: (S.PENDING,),
             E.STEP_REJECTED: (S.REJECTED,),
             **_LEAVE,
         },
@@ -193,19 +231,21 @@ STEP_TRANSITIONS: Final[Mapping[StepStatus, Mapping[EventType, tuple[StepStatus,
             E.APPROVAL_REQUESTED: (S.AWAITING_APPROVAL,),
             E.STEP_STARTED: (S.RUNNING,),
             E.RUN_QUEUED: (S.APPROVED,),
+            E.STEP_RETRIED: (S.APPROVED,),
             **_RESULT,
             **_TROUBLE,
             **_LEAVE,
         },
         S.RUNNING: {
             E.STEP_STARTED: (S.RUNNING,),
+            E.STEP_RETRIED: (S.PENDING, S.APPROVED),
             **_RESULT,
             **_TROUBLE,
             E.STEP_CANCELLED: (S.CANCELLED,),
         },
         S.COMPUTED: {E.STEP_COMPLETED: (S.COMPLETED,), E.STEP_NEEDS_REVIEW: (S.NEEDS_REVIEW,)},
         S.NEEDS_REVIEW: {E.STEP_RETRIED: (S.PENDING, S.APPROVED, S.COMPUTED), **_LEAVE},
-        S.COMPLETED: {E.RUN_UNDONE: (S.COMPLETED,)},
+        S.COMPLETED: {},
         S.FAILED: {},
         S.SKIPPED: {},
         S.REJECTED: {},

@@ -1,7 +1,7 @@
 """When a run must next be looked at by a worker: a pure function of its state, written with every head."""
 
-from stepgate.domain.state import RunState
-from stepgate.domain.states import DRAINING
+from stepgate.domain.state import RunState, StepState
+from stepgate.domain.states import DRAINING, STARTABLE
 from stepgate.domain.states import RunStatus as R
 
 MAY_START = frozenset({R.QUEUED, R.RUNNING, R.CANCELLED, R.FAILED, R.COMPLETED})
@@ -22,3 +22,10 @@ def next_wake(state: RunState) -> int | None:
     if state.ready:
         return since
     return state.next_timer
+
+
+def startable(state: RunState, step: StepState, now: int) -> bool:
+    """Whether a worker may take the step up at this moment."""
+    if state.phase not in MAY_START or step.status not in STARTABLE:
+        return False
+    return step.spec.id in state.ready or (step.retry_at is not None and step.retry_at <= now and not step.blocked)

@@ -2,21 +2,25 @@
 
 from stepgate.domain import events
 from stepgate.domain.commands import Approve, Ask, Expire, Reject, Skip
+from stepgate.domain.decide import steps
 from stepgate.domain.decide.turn import Turn
-from stepgate.domain.errors import AlreadyDecided, Conflict, Expired, IllegalTransition, StaleApproval
+from stepgate.domain.errors import AlreadyDecided, Conflict, Expired, IllegalTransition, StaleApproval, StepgateError
 from stepgate.domain.ids import StepId
 from stepgate.domain.state import Approval, ApprovalStatus, StepState
-from stepgate.domain.states import CLOSED, IN_FLIGHT
+from stepgate.domain.states import CLOSED, IN_FLIGHT, STARTABLE
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
 from stepgate.domain.states import StepStatus as S
+from stepgate.domain.wake import startable
 
 
 def ask(turn: Turn, command: Ask) -> None:
-    """A new revision of the question; an approval of an earlier one no longer counts."""
-    turn.begin_run()
+    """A new revision of the question; an approval of an earlier one no longer counts.
+
+    Dropped where the step has ended or its run was stopped meanwhile: a run that goes on asks again.
+    """
     step = turn.step(command.step_id)
-    if step.status in CLOSED:
+    if step.status in CLOSED or steps.is_late(turn, step):
         return
     latest = step.approval
     if (
@@ -25,8 +29,26 @@ def ask(turn: Turn, command: Ask) -> None:
         and latest.action_hash == command.approval.action_hash
     ):
         return
+    if step.status in (S.PREPARING, S.RUNNING):
+        if not _still_wanted(turn, step):
+            return
+    elif step.status in STARTABLE and not startable(turn.state, step, turn.now):
+        raise steps.not_startable(turn, step)
+    turn.begin_run()
     approval = command.approval._replace(revision=len(step.approvals) + 1, requested_at=turn.now)
     turn.emit(events.approval_requested(turn.actor, turn.now, command.step_id, approval))
+
+
+def _still_wanted(turn: Turn, step: StepState) -> bool:
+    """Brings work in flight to where it can be asked about; False where its run is ending or it may not run again."""
+    if turn.state.phase in (R.CANCELLING, R.FAILING):
+        steps.stop(turn, step)
+        return False
+    if step.status is S.PREPARING:
+        turn.say(E.STEP_PREPARED, step.id)
+        return True
+    steps.stop(turn, step)
+    return turn.step(step.id).status in STARTABLE
 
 
 def approve(turn: Turn, command: Approve) -> None:
@@ -84,26 +106,26 @@ def skip(turn: Turn, command: Skip) -> None:
 
 
 def expire(turn: Turn, command: Expire) -> None:
-    """Closes every question whose time is over: as a rejection, or by pausing the run."""
-    for step_id in list(turn.state.asking):
-        step = turn.step(step_id)
+    """Closes every question whose time is over: as a rejection, or by pausing the run (an undo has none to pause)."""
+    for asking in turn.in_order(turn.state.asking):
+        step = turn.step(asking.id)
         question = step.approvals[-1]
         if question.status is not ApprovalStatus.OPEN or not _over(turn, question):
             continue
-        turn.say(E.APPROVAL_EXPIRED, step_id, request_id=question.request_id, reason="expired", then="abort")
-        if question.on_expiry == "pause":
+        turn.say(E.APPROVAL_EXPIRED, step.id, request_id=question.request_id, reason="expired", then="abort")
+        if question.on_expiry == "pause" and not turn.state.finished:
             if turn.state.phase in (R.QUEUED, R.RUNNING):
-                turn.say(E.RUN_PAUSING, reason="approval_expired", drain="finish")
+                turn.drain(E.RUN_PAUSING, "approval_expired", "finish")
             continue
-        turn.say(E.STEP_REJECTED, step_id, reason="expired")
+        turn.say(E.STEP_REJECTED, step.id, reason="expired")
         abort(turn)
 
 
 def abort(turn: Turn) -> None:
     """A rejection ends the run once what is in flight has finished."""
     if turn.state.phase in (R.QUEUED, R.RUNNING, R.PAUSING, R.PAUSED, R.FAILING):
-        turn.say(E.RUN_CANCELLING, reason="rejected", drain="finish")
-        turn.cancel_open_steps("run_rejected")
+        turn.drain(E.RUN_CANCELLING, "rejected", "finish")
+        turn.cancel_open_steps()
 
 
 def _question(turn: Turn, step_id: StepId, action_hash: str | None) -> tuple[StepState, Approval]:
@@ -137,7 +159,9 @@ def _stale(question: Approval, message: str) -> StaleApproval:
     )
 
 
-def _standing(question: Approval) -> AlreadyDecided:
+def _standing(question: Approval) -> StepgateError:
+    if question.status is ApprovalStatus.EXPIRED:
+        return _expired(question)
     by = question.decided_by.id if question.decided_by else None
     return AlreadyDecided(
         f"this question was already {question.status}",
@@ -156,4 +180,8 @@ def _over(turn: Turn, question: Approval) -> bool:
 
 def _still_open(turn: Turn, question: Approval) -> None:
     if _over(turn, question):
-        raise Expired("the approval request has expired", details={"request_id": question.request_id})
+        raise _expired(question)
+
+
+def _expired(question: Approval) -> Expired:
+    return Expired("the approval request has expired", details={"request_id": question.request_id})

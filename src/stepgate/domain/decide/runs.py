@@ -14,10 +14,11 @@ from stepgate.domain.commands import (
 )
 from stepgate.domain.decide.turn import Turn, error_data
 from stepgate.domain.errors import Conflict, IllegalTransition, NoSteps, StaleSteps
-from stepgate.domain.states import IN_FLIGHT
+from stepgate.domain.state import ApprovalStatus
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
 from stepgate.domain.states import StepStatus as S
+from stepgate.domain.wake import MAY_START, startable
 
 _STARTABLE_PHASES = (R.PLANNED, R.QUEUED, R.RUNNING)
 
@@ -26,6 +27,8 @@ def add_steps(turn: Turn, command: AddSteps) -> None:
     """Steps join a run that has not finished; the first ones are its plan."""
     if turn.state.finished or turn.state.phase in (R.CANCELLING, R.FAILING):
         raise turn.refuse("add steps to", "create a new run")
+    if not command.steps:
+        return
     _check_fresh(turn, command)
     if turn.state.phase is R.CREATED:
         turn.emit(events.run_planned(turn.actor, turn.now, 1, command.steps))
@@ -77,58 +80,67 @@ def pause(turn: Turn, command: Pause) -> None:
         return
     if turn.state.phase not in _STARTABLE_PHASES:
         raise turn.refuse("pause")
-    turn.say(E.RUN_PAUSING, reason=command.reason, drain="kill")
+    turn.drain(E.RUN_PAUSING, command.reason, "kill")
 
 
 def resume(turn: Turn, command: Resume) -> None:
-    """Steps under review are tried again: a computed set is applied again, anything else starts anew."""
+    """Steps under review are tried again: a computed set is applied again, anything else starts anew.
+
+    A question whose time was over while the run stood still is asked anew. A finished run has only its undo.
+    """
     state = turn.state
     if state.phase in (R.QUEUED, R.RUNNING):
         return
-    if state.phase is not R.PAUSED:
+    if state.phase is not R.PAUSED and not (state.finished and state.review):
         raise turn.refuse("resume")
-    for step_id in list(state.review):
-        step = turn.step(step_id)
-        turn.say(E.STEP_RETRIED, step_id, attempt=step.attempt, retry_at=None, reason="resumed", error=None)
-    turn.say(E.RUN_RESUMED)
+    for step in turn.in_order([*state.review, *state.asking]):
+        asked = step.approval
+        if step.status is S.NEEDS_REVIEW or (asked is not None and asked.status is ApprovalStatus.EXPIRED):
+            turn.say(E.STEP_RETRIED, step.id, attempt=step.attempt, retry_at=None, reason="resumed", error=None)
+    if not state.finished:
+        turn.say(E.RUN_RESUMED)
 
 
 def cancel(turn: Turn, command: Cancel) -> None:
-    if turn.state.phase in (R.CANCELLING, R.CANCELLED):
+    """Also stops the siblings that a rejection lets finish; the run's reason stays the rejection."""
+    state = turn.state
+    ending = state.phase is R.CANCELLING
+    if state.phase is R.CANCELLED or (ending and turn.killing):
         return
-    if turn.state.finished:
+    if state.finished:
         raise turn.refuse("cancel")
-    turn.say(E.RUN_CANCELLING, reason=command.reason, drain="kill")
-    turn.cancel_open_steps("run_cancelled")
+    turn.drain(E.RUN_CANCELLING, state.reason if ending else command.reason, "kill")
+    turn.cancel_open_steps()
 
 
 def undo(turn: Turn, command: Undo) -> None:
     """Only a finished run: while steps may still run, cancelling comes first."""
     if not turn.state.finished:
         raise turn.refuse("undo", "wait for its end or cancel it first")
-    if any(turn.state.steps[step].spec.type == command.step.type for step in turn.state.asking):
-        raise Conflict("an undo of this run already waits for approval", code="undo_pending")
-    if turn.state.ready or turn.state.in_flight:
-        raise Conflict("an undo of this run is already under way", code="undo_pending")
+    if turn.state.open:
+        raise Conflict(
+            "an undo of this run is already under way", code="undo_pending", fix="bring it to its end or skip it"
+        )
     turn.emit(events.step_added(turn.actor, turn.now, command.step))
 
 
 def poison(turn: Turn, command: Poison) -> None:
-    """What was in flight, or was about to be, is put before a person."""
-    suspects = [
-        step_id
-        for step_id in turn.state.in_flight
-        if turn.step(step_id).status in IN_FLIGHT and turn.step(step_id).status is not S.COMPUTED
-    ] or list(turn.state.ready)
+    """What was in flight, or was about to be, is put before a person: applying a set can kill a worker too."""
+    state = turn.state
+    if state.phase not in MAY_START and not state.in_flight:
+        return
+    suspects = turn.in_order(state.in_flight)
+    if not suspects:
+        suspects = [step for step in turn.in_order({*state.ready, *state.timers}) if startable(state, step, turn.now)]
     error = error_data("poison", "three workers were lost on this step without one new fact")
-    for step_id in suspects:
-        turn.say(E.STEP_NEEDS_REVIEW, step_id, reason="poison", error=error)
+    for step in suspects:
+        turn.say(E.STEP_NEEDS_REVIEW, step.id, reason="poison", error=error)
     pause_for_review(turn)
 
 
 def pause_for_review(turn: Turn) -> None:
     if turn.state.phase in (R.QUEUED, R.RUNNING):
-        turn.say(E.RUN_PAUSING, reason="needs_review", drain="finish")
+        turn.drain(E.RUN_PAUSING, "needs_review", "finish")
 
 
 def settle(turn: Turn, command: Settle) -> None:

@@ -1,5 +1,8 @@
 """Decisions about one step, as its worker reports them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from stepgate.domain import events
 from stepgate.domain.commands import (
     Begin,
@@ -13,29 +16,24 @@ from stepgate.domain.commands import (
     SettleModel,
 )
 from stepgate.domain.decide.runs import pause_for_review
-from stepgate.domain.decide.turn import Turn
+from stepgate.domain.decide.turn import Turn, error_data
 from stepgate.domain.errors import IllegalTransition, StaleApproval
-from stepgate.domain.state import UNDO, Gate, RunState, StepState
-from stepgate.domain.states import CLOSED, DRAINING, STARTABLE
+from stepgate.domain.state import UNDO, Effect, Gate, StepState
+from stepgate.domain.states import CLOSED, DRAINING, IN_FLIGHT, STARTABLE
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
 from stepgate.domain.states import StepStatus as S
-from stepgate.domain.wake import MAY_START
+from stepgate.domain.wake import startable
 
 MAX_BACKOFF_MS = 3_600_000
 
-
-def startable(state: RunState, step: StepState, now: int) -> bool:
-    """Whether a worker may take the step up at this moment."""
-    if state.phase not in MAY_START or step.status not in STARTABLE:
-        return False
-    return step.spec.id in state.ready or (step.retry_at is not None and step.retry_at <= now and not step.blocked)
+_STOPPED = frozenset({*DRAINING, R.PAUSED})
+_CAN_FAIL = (R.QUEUED, R.RUNNING, R.PAUSING)
 
 
 def prepare(turn: Turn, command: Prepare) -> None:
     step = turn.step(command.step_id)
-    if step.status is not S.PREPARING and not startable(turn.state, step, turn.now):
-        raise _not_startable(turn, step)
+    _check_may_start(turn, step)
     turn.begin_run()
     turn.say(E.STEP_PREPARING, step.id)
 
@@ -44,8 +42,10 @@ def begin(turn: Turn, command: Begin) -> None:
     """A new attempt, or the same one again where a worker was lost in it."""
     step = turn.step(command.step_id)
     again = step.status is S.RUNNING
-    if not again and step.status is not S.PREPARING and not startable(turn.state, step, turn.now):
-        raise _not_startable(turn, step)
+    if not again:
+        _check_may_start(turn, step)
+    elif turn.killing or step.spec.effect is Effect.ONCE:
+        raise not_startable(turn, step)
     _check_gate(step, command.action_hash)
     turn.begin_run()
     attempt = step.attempt if again else step.attempt + 1
@@ -55,14 +55,16 @@ def begin(turn: Turn, command: Begin) -> None:
 def compute(turn: Turn, command: Compute) -> None:
     """From here on the set is applied to its end, unless the run no longer wants it."""
     step = turn.step(command.step_id)
-    if step.status in CLOSED:
+    if step.status in CLOSED or is_late(turn, step):
         return _discard(turn, step, command)
-    if step.status is S.RUNNING and turn.state.phase in DRAINING and turn.state.drain == "kill":
-        _discard(turn, step, command)
-        return _stop(turn, step)
-    if step.status is not S.RUNNING and not startable(turn.state, step, turn.now):
-        raise _not_startable(turn, step)
+    if step.status is S.RUNNING:
+        if turn.killing:
+            _discard(turn, step, command)
+            return stop(turn, step)
+    elif not startable(turn.state, step, turn.now):
+        raise not_startable(turn, step)
     _check_gate(step, command.action_hash)
+    _check_recorded(step, command)
     turn.begin_run()
     attempt = step.attempt if step.status is S.RUNNING else step.attempt + 1
     turn.emit(events.step_result(E.STEP_COMPUTED, turn.actor, turn.now, step.id, attempt, command.result))
@@ -70,70 +72,98 @@ def compute(turn: Turn, command: Compute) -> None:
 
 def complete(turn: Turn, command: Complete) -> None:
     step = turn.step(command.step_id)
-    if step.status in CLOSED:
-        return _discard(turn, step, command)
     recorded = step.status in (S.RUNNING, S.COMPUTED)
     if not recorded:
-        if step.status in STARTABLE and turn.state.phase not in MAY_START:
-            if turn.state.phase is not R.FAILING:
-                return _discard(turn, step, command)
-        elif not startable(turn.state, step, turn.now):
-            raise _not_startable(turn, step)
+        if step.status in CLOSED or is_late(turn, step):
+            return _discard(turn, step, command)
+        if not startable(turn.state, step, turn.now):
+            raise not_startable(turn, step)
     _check_gate(step, command.action_hash)
+    _check_recorded(step, command)
     turn.begin_run()
     attempt = step.attempt if recorded else step.attempt + 1
     turn.emit(events.step_result(E.STEP_COMPLETED, turn.actor, turn.now, step.id, attempt, command.result))
-    if step.spec.type == UNDO and command.result.change_set_id is not None:
+    if step.spec.type == UNDO:
         turn.say(E.RUN_UNDONE, change_set_id=command.result.change_set_id)
 
 
 def fail(turn: Turn, command: Fail) -> None:
     """Another attempt where the plan allows one, otherwise the end of the step and, mostly, of the run."""
     step = turn.step(command.step_id)
-    if step.status in CLOSED:
-        return turn.say(E.STEP_DISCARDED, step.id, what="failed", error=dict(command.error))
-    attempt = step.attempt if step.status in (S.RUNNING, S.COMPUTED) else step.attempt + 1
-    if turn.state.phase in (R.CANCELLING, R.PAUSING) and turn.state.drain == "kill" and step.status is not S.COMPUTED:
-        return _stop(turn, step)
+    error = dict(command.error)
+    if step.status in CLOSED or is_late(turn, step):
+        return turn.say(E.STEP_DISCARDED, step.id, what="failed", error=error)
+    _check_in_hand(turn, step)
+    used_up = step.spec.effect is Effect.ONCE and step.status is S.RUNNING
+    if turn.killing and not used_up and step.status is not S.COMPUTED:
+        return stop(turn, step)
     turn.begin_run()
-    retry = command.retryable and attempt < step.spec.max_attempts and turn.state.phase is not R.FAILING
-    if retry:
-        wait_ms = command.retry_after_ms or min(step.spec.backoff_ms * 2 ** (attempt - 1), MAX_BACKOFF_MS)
-        turn.say(
-            E.STEP_RETRIED,
-            step.id,
-            attempt=attempt,
-            retry_at=turn.now + wait_ms * 1000,
-            reason=command.error["code"],
-            error=dict(command.error),
-        )
+    attempt = step.attempt if step.status in (S.RUNNING, S.COMPUTED) else step.attempt + 1
+    ending = turn.state.phase in (R.FAILING, R.CANCELLING)
+    if command.retryable and attempt < step.spec.max_attempts and not used_up and not ending:
+        retry_at = turn.now + _wait_ms(command, step, attempt) * 1000
+        turn.say(E.STEP_RETRIED, step.id, attempt=attempt, retry_at=retry_at, reason=error["code"], error=error)
         return None
-    turn.say(E.STEP_FAILED, step.id, attempt=attempt, error=dict(command.error))
+    turn.say(E.STEP_FAILED, step.id, attempt=attempt, error=error)
     if step.spec.on_error != "continue" and step.spec.type != UNDO and turn.state.phase in _CAN_FAIL:
-        turn.say(E.RUN_FAILING, reason="step_failed", drain="finish")
-        turn.cancel_open_steps("run_failed")
+        turn.drain(E.RUN_FAILING, "step_failed", "finish")
+        turn.cancel_open_steps()
     return None
 
 
-_CAN_FAIL = (R.QUEUED, R.RUNNING, R.PAUSING, R.PAUSED)
+def _wait_ms(command: Fail, step: StepState, attempt: int) -> int:
+    """The hint from outside, else a backoff that doubles; neither may put a run to sleep for good."""
+    wait = command.retry_after_ms
+    if wait is None:
+        wait = step.spec.backoff_ms * 2 ** (attempt - 1)
+    return min(max(wait, 0), MAX_BACKOFF_MS)
 
 
 def interrupt(turn: Turn, command: Interrupt) -> None:
     step = turn.step(command.step_id)
     if step.status in (S.RUNNING, S.PREPARING):
-        _stop(turn, step)
+        stop(turn, step)
 
 
 def review(turn: Turn, command: Review) -> None:
     step = turn.step(command.step_id)
     if step.status in CLOSED:
-        return
+        return None
+    if is_late(turn, step):
+        return turn.say(E.STEP_DISCARDED, step.id, what="review", error=dict(command.error))
+    _check_in_hand(turn, step)
     turn.begin_run()
-    turn.say(E.STEP_NEEDS_REVIEW, step.id, reason=command.error["code"], error=dict(command.error))
+    put_under_review(turn, step, command.error)
+
+
+def put_under_review(turn: Turn, step: StepState, error: Mapping[str, Any]) -> None:
+    turn.say(E.STEP_NEEDS_REVIEW, step.id, reason=error["code"], error=dict(error))
     pause_for_review(turn)
 
 
+def stop(turn: Turn, step: StepState) -> None:
+    """A step stopped before its end: closed with a run that is ending, otherwise as if it had not begun.
+
+    One that may have happened and must not happen twice goes to a person.
+    """
+    if step.spec.effect is Effect.ONCE and step.status is S.RUNNING:
+        message = "it was stopped after it began; it may have happened"
+        return put_under_review(turn, step, error_data("lost_end", message))
+    if turn.state.phase in (R.CANCELLING, R.FAILING):
+        return turn.cancel_step(step.id)
+    attempt = max(0, step.attempt - 1) if step.status is S.RUNNING else step.attempt
+    turn.say(E.STEP_RETRIED, step.id, attempt=attempt, retry_at=None, reason="interrupted", error=None)
+
+
+def is_late(turn: Turn, step: StepState) -> bool:
+    """Whether the run was stopped after a worker had taken the step up and before it recorded anything of it."""
+    return turn.state.phase in _STOPPED and step.status in STARTABLE and not step.blocked
+
+
 def call_model(turn: Turn, command: CallModel) -> None:
+    step = turn.step(command.step_id)
+    if step.status in CLOSED:
+        raise IllegalTransition(f"step {step.spec.key} is {step.status}: no model is called for it any more")
     turn.say(
         E.MODEL_CALLED,
         command.step_id,
@@ -145,6 +175,9 @@ def call_model(turn: Turn, command: CallModel) -> None:
 
 
 def settle_model(turn: Turn, command: SettleModel) -> None:
+    """Also of a step that has ended meanwhile: what was billed is billed. A call is settled once."""
+    if command.call_id not in turn.step(command.step_id).open_calls:
+        return
     turn.emit(
         events.model_settled(
             turn.actor,
@@ -161,31 +194,44 @@ def settle_model(turn: Turn, command: SettleModel) -> None:
     )
 
 
-def _stop(turn: Turn, step: StepState) -> None:
-    """A step stopped before its end: cancelled with the run, otherwise as if it had not begun."""
-    if turn.state.phase is R.CANCELLING:
-        turn.say(E.STEP_CANCELLED, step.id, reason="run_cancelled")
-    else:
-        attempt = max(0, step.attempt - 1) if step.status is S.RUNNING else step.attempt
-        turn.say(E.STEP_RETRIED, step.id, attempt=attempt, retry_at=None, reason="interrupted", error=None)
-
-
 def _discard(turn: Turn, step: StepState, command: Compute | Complete) -> None:
     turn.say(E.STEP_DISCARDED, step.id, what="result", output_sha256=command.result.output_sha256)
 
 
-def _not_startable(turn: Turn, step: StepState) -> IllegalTransition:
+def not_startable(turn: Turn, step: StepState) -> IllegalTransition:
     return IllegalTransition(
         f"step {step.spec.key} is {step.status} in a run that is {turn.state.phase}: it may not start now"
     )
 
 
+def _check_may_start(turn: Turn, step: StepState) -> None:
+    preparing = step.status is S.PREPARING and turn.state.phase not in DRAINING
+    if not preparing and not startable(turn.state, step, turn.now):
+        raise not_startable(turn, step)
+
+
+def _check_in_hand(turn: Turn, step: StepState) -> None:
+    """Only a step that a worker may have in its hands can fail or need a person."""
+    if step.status not in IN_FLIGHT and not startable(turn.state, step, turn.now):
+        raise not_startable(turn, step)
+
+
 def _check_gate(step: StepState, action_hash: str | None) -> None:
     """No effect without an approval of this very action, whoever asks."""
-    if step.spec.gate is Gate.ALLOW and not step.approvals:
-        return
     approval = step.approval
+    if approval is None and step.spec.gate is Gate.ALLOW:
+        return
     if approval is None or not step.authorised:
         raise IllegalTransition(f"step {step.spec.key} has no standing approval")
     if step.status is not S.COMPUTED and action_hash != approval.action_hash:
         raise StaleApproval(f"step {step.spec.key} was approved for another action")
+
+
+def _check_recorded(step: StepState, command: Compute | Complete) -> None:
+    """What recovery needs was recorded before: the start of what runs once, the change set before it is applied."""
+    if step.spec.effect is Effect.ONCE and step.status not in (S.RUNNING, S.COMPUTED):
+        raise IllegalTransition(f"step {step.spec.key} runs once: its start is recorded first")
+    if isinstance(command, Complete):
+        computed = None if step.result is None else step.result.change_set_digest
+        if command.result.change_set_digest != computed:
+            raise IllegalTransition(f"step {step.spec.key} completes with another change set than the one computed")

@@ -1,6 +1,6 @@
 """One decision in progress: the facts decided so far and the state they lead to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stepgate.domain.errors import IllegalTransition, NotFound
@@ -8,7 +8,7 @@ from stepgate.domain.events import Event, fact
 from stepgate.domain.evolve import evolve
 from stepgate.domain.ids import StepId
 from stepgate.domain.state import UNDO, Actor, RunState, StepState
-from stepgate.domain.states import CLOSED, IN_FLIGHT
+from stepgate.domain.states import CLOSED, DRAINING, IN_FLIGHT
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
 
@@ -46,11 +46,31 @@ class Turn:
     def refuse(self, what: str, fix: str | None = None) -> IllegalTransition:
         return IllegalTransition(f"cannot {what} a run that is {self.state.status}", fix=fix)
 
-    def cancel_open_steps(self, reason: str) -> None:
+    def drain(self, type_: E, reason: str | None, how: str) -> None:
+        """`how`: `kill` stops what runs, `finish` lets it end; what is being stopped already is not let go on."""
+        self.say(type_, reason=reason, drain="kill" if self.killing else how)
+
+    @property
+    def killing(self) -> bool:
+        return self.state.phase in DRAINING and self.state.drain == "kill"
+
+    def in_order(self, steps: Iterable[StepId]) -> list[StepState]:
+        """By number: a set's own order differs from process to process."""
+        known = self.state.steps
+        return sorted((known[step_id] for step_id in steps), key=lambda step: step.spec.number)
+
+    def cancel_step(self, step_id: StepId) -> None:
+        """Closes one step of a run that is coming to its end."""
+        reason = "run_failed"
+        if self.state.phase is R.CANCELLING:
+            reason = "run_rejected" if self.state.reason == "rejected" else "run_cancelled"
+        self.say(E.STEP_CANCELLED, step_id, reason=reason)
+
+    def cancel_open_steps(self) -> None:
         """Closes every step that is not in flight; what is in flight is brought to its end by a worker."""
-        for step_id, step in list(self.state.steps.items()):
+        for step in self.in_order(self.state.steps):
             if step.status not in CLOSED and step.status not in IN_FLIGHT and step.spec.type != UNDO:
-                self.say(E.STEP_CANCELLED, step_id, reason=reason)
+                self.cancel_step(step.id)
 
     def settle(self) -> None:
         """What follows from the steps for the run, once nothing is in flight."""
@@ -61,10 +81,10 @@ class Turn:
             case R.PAUSING:
                 self.say(E.RUN_PAUSED, reason=state.reason)
             case R.CANCELLING:
-                self.cancel_open_steps(state.reason or "cancelled")
+                self.cancel_open_steps()
                 self.say(E.RUN_CANCELLED, reason=state.reason)
             case R.FAILING:
-                self.cancel_open_steps("run_failed")
+                self.cancel_open_steps()
                 self.say(E.RUN_FAILED, reason=state.reason)
             case R.QUEUED | R.RUNNING if state.open == 0 and state.total > 0:
                 self.say(E.RUN_COMPLETED)
