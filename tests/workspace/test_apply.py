@@ -265,6 +265,17 @@ def test_set_group_id_of_a_folder_stays(root: Root, workspace: Path, blobs: Blob
     assert stat.S_IMODE((workspace / "d").stat().st_mode) == 0o2750
 
 
+def test_a_persons_attributes_of_a_replaced_file_stay(root: Root, workspace: Path, blobs: BlobStore) -> None:
+    trees.write(workspace, {"f": File(b"1")})
+    try:
+        os.setxattr(workspace / "f", "user.origin", b"scan")
+    except OSError:
+        pytest.skip("this file system has no attributes")
+    apply(root, trees.between({"f": File(b"1")}, {"f": File(b"2")}, blobs), blobs)
+    assert (workspace / "f").read_bytes() == b"2"
+    assert os.getxattr(workspace / "f", "user.origin") == b"scan"
+
+
 def test_only_a_time_that_differs_is_set(root: Root, workspace: Path, blobs: BlobStore) -> None:
     before: Tree = {"f": File(b"x", mtime_ns=1_500_000_000_000_000_000)}
     trees.write(workspace, before)

@@ -15,7 +15,10 @@ from stepgate.workspace.preflight import DONE, applied_state, is_folder_after, r
 from stepgate.workspace.states import OWNER_ACCESS, Seen, State, see_all
 from stepgate.workspace.syscalls import fsync, sync_filesystem
 
-_FEW = 8
+# syncfs also waits for what every other program wrote to the disk, so it only pays for many files. Folders are cheap to
+# sync one by one: the first takes the journal of the file system with it.
+_FEW_FILES = 32
+_FEW_FOLDERS = 256
 
 __all__ = ["Applied", "OnPoint", "applied_state", "apply"]
 
@@ -116,7 +119,7 @@ def _prepare(
     root: Root, todo: list[tuple[Change, Seen]], blobs: BlobStore, placing: Placing, on_point: OnPoint
 ) -> None:
     files = [(change, one) for change, one in todo if change.after is not None and not is_folder_after(change)]
-    few = len(files) <= _FEW
+    few = len(files) <= _FEW_FILES
     for change, one in files:
         if change.after is not None:
             replaced = one.stat if not _was_folder(one) else None
@@ -146,7 +149,7 @@ def _finish(root: Root, change_set: ChangeSet, placing: Placing, on_point: OnPoi
 def _make_names_durable(root: Root, change_set: ChangeSet) -> None:
     folders = {parent_of(change.path) for change in change_set.changes}
     folders |= {change.path for change in change_set.changes if is_folder_after(change)}
-    if len(folders) > _FEW:
+    if len(folders) > _FEW_FOLDERS:
         _sync(root)
         return
     for folder in sorted(folders):

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from secrets import token_hex
 from typing import Final
 
 from stepgate.domain.errors import WorkspaceUnavailable
@@ -138,14 +137,15 @@ class ApplyMarks:
                 fix="let its run finish or settle it first",
                 details={"change_set_id": standing},
             )
-        temporary = self._folder / f"{token_hex(8)}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        path = self._path(workspace_key)
+        temporary = path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, change_set_id.encode())
             fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(temporary, self._path(workspace_key))
+        os.rename(temporary, path)
         fsync_folder(self._folder)
 
     def clear(self, workspace_key: str) -> None:

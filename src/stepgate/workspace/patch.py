@@ -39,8 +39,8 @@ def apply_patch(data: bytes | None, patch: str, path: str, field: str = "patch")
     """The file's bytes after the patch; None for an absent file, on the way in or out (`/dev/null`).
 
     Every hunk must match to the letter, at its line or, where only one other place matches, there. In a file
-    whose every line ends in CRLF, a patch without any CRLF means CRLF by LF. Raises InvalidValue for text that is no unified diff
-    of the one file `path`, EditConflict naming the hunk where it does not fit.
+    whose every line ends in CRLF, a patch without any CRLF means CRLF by LF. Raises InvalidValue for text that is no
+    unified diff of the one file `path`, EditConflict naming the hunk where it does not fit.
     """
     parsed = parse_patch(patch, field)
     _check_names(parsed, path, field)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 from collections import defaultdict
 
 from stepgate.domain.errors import NotFound, PathRefused, WorkspaceConflict
@@ -68,6 +69,8 @@ class Placing:
             try:
                 blobs.copy_to(node.sha256 or "", descriptor)
                 self._keep_owner(descriptor, owner, change.path, replaced=found is not None)
+                if found is not None and found.kind is Kind.FILE:
+                    self._keep_attributes(descriptor, change.path)
                 os.fchmod(descriptor, node.mode)
                 os.utime(descriptor, ns=(node.mtime_ns, node.mtime_ns))
                 if durable:
@@ -91,6 +94,21 @@ class Placing:
             else:
                 if made.st_uid != owner.uid:
                     self.owner_changed.append(path)
+
+    def _keep_attributes(self, descriptor: int, path: str) -> None:
+        """Access lists and a person's own attributes; others, such as capabilities, belong to the content replaced."""
+        if sys.platform != "linux":
+            return
+        old, _ = self._root.open_file(path, allow_hard_links=True)
+        try:
+            for name in os.listxattr(old):
+                if name.startswith("user.") or name == "system.posix_acl_access":
+                    os.setxattr(descriptor, name, os.getxattr(old, name))
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENODATA):
+                raise
+        finally:
+            os.close(old)
 
     def _keep_link_owner(self, folder: int, name: str, owner: FileStat, path: str) -> None:
         if os.geteuid() == 0:
