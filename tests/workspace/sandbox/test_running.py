@@ -1,12 +1,13 @@
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stepgate.domain.errors import InvalidValue
-from stepgate.workspace.sandbox.command import Level
+from stepgate.workspace.sandbox.command import Command, Level
 from stepgate.workspace.sandbox.limits import Limits
 from tests.workspace.sandbox.lab import Lab
 
@@ -135,8 +136,6 @@ def test_a_program_of_the_workspace_is_shown_beneath_it(lab: Lab) -> None:
 
 
 async def test_two_commands_may_follow_one_another_in_one_layer(lab: Lab) -> None:
-    from stepgate.workspace.sandbox.command import Command
-
     with lab.layer() as layer:
         await lab.sandbox.run(Command(("/bin/sh", "-c", "echo one > file; rm -f gone")), layer)
         finished = await lab.sandbox.run(Command(("/bin/cat", "file")), layer)
@@ -148,9 +147,14 @@ async def test_many_commands_run_at_once_and_apart(lab: Lab) -> None:
     assert [one.stdout for one in finished] == [b"%d\n1\n" % n for n in range(8)]
 
 
-async def test_reading_git_needs_no_write_and_writing_it_is_refused(lab: Lab) -> None:
+@pytest.fixture
+def repository(lab: Lab) -> Lab:
     subprocess.run(["git", "init", "-q", str(lab.workspace)], check=True)
-    finished = await lab.shell("cat .git/HEAD; (echo x > .git/HEAD) 2>/dev/null || echo refused")
+    return lab
+
+
+async def test_reading_git_needs_no_write_and_writing_it_is_refused(repository: Lab) -> None:
+    finished = await repository.shell("cat .git/HEAD; (echo x > .git/HEAD) 2>/dev/null || echo refused")
     assert finished.stdout.endswith(b"refused\n")
     assert finished.stdout.startswith(b"ref: ")
 
@@ -162,8 +166,6 @@ async def test_byte_code_is_not_written_into_the_workspace(lab: Lab) -> None:
 
 
 async def test_a_workspace_with_a_difficult_path_is_found(lab: Lab, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     for name in ("a,b:c", "back\\slash", "new\nline", 'qu"ote', "ünï", "lowerdir=x", "%s"):
         workspace = tmp_path / name
         workspace.mkdir()

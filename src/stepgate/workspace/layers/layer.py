@@ -36,6 +36,10 @@ class Layer(Protocol):
         """The workspace below, which nothing done in the layer changes."""
 
     @property
+    def opened_ns(self) -> int:
+        """The time after which a change below by somebody else counts as drift; 0 if times are not looked at."""
+
+    @property
     def written(self) -> int:
         """A descriptor of the folder that takes the command's writes."""
 

@@ -3,13 +3,13 @@
 import errno
 import os
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stepgate.domain.errors import ChangeRefused, NotFound, PathRefused, WorkspaceConflict, WorkspaceUnavailable
 from stepgate.workspace.access import FileStat, Root
 from stepgate.workspace.changes import Kind
+from stepgate.workspace.drift import opening_mark
 from stepgate.workspace.layers.folder import SCRATCH, LayerFolder
 from stepgate.workspace.layers.layer import WORKSPACE, Capture
 from stepgate.workspace.layers.walk import Entry, Touched, check_name, walk
@@ -45,7 +45,7 @@ class OverlayLayer:
         """
         if launcher.root and not launcher.private:
             raise OSError(errno.EPERM, f"no idmapped mount is possible: {launcher.refusal}")
-        opened_ns = time.time_ns()
+        opened_ns = opening_mark()
         found = os.fstat(root.fd)
         # The upper folder's mode is the mode the command sees on its workspace.
         folder.add(UPPER, launcher.uid, stat.S_IMODE(found.st_mode) & 0o777 | 0o700)

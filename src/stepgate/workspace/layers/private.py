@@ -92,6 +92,10 @@ class CopyLayer:
         )
 
     @property
+    def opened_ns(self) -> int:
+        return 0
+
+    @property
     def id(self) -> str:
         return self.folder.id
 

@@ -103,14 +103,16 @@ class Layers:
 
     def _run(self, launcher: Launcher, layer: Layer) -> str:
         fault = "no bubblewrap was found"
-        for bwrap in candidates(launcher):
+        for bwrap in candidates():
             arguments = ["--unshare-user", "--unshare-pid", "--unshare-net", "--die-with-parent", "--cap-drop", "ALL"]
             arguments += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev"]
             for name in ("bin", "lib", "lib64"):
                 if Path("/", name).exists():
                     arguments += ["--ro-bind", f"/{name}", f"/{name}"]
             arguments += [*layer.mounts(), "--chdir", WORKSPACE]
-            fault = run_plainly(launcher, bwrap.path, arguments, ("/bin/sh", "-c", _SCRIPT), seccomp.program())
+            fault = run_plainly(
+                launcher, bwrap.reached(launcher), arguments, ("/bin/sh", "-c", _SCRIPT), seccomp.program()
+            )
             if not fault:
                 return ""
         return fault

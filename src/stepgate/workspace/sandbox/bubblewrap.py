@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -34,6 +35,21 @@ _ENVIRONMENT: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a recipe is made from, again when the launcher with its mounts was lost."""
+
+    bwrap: Bubblewrap
+    files: FileSystem
+
+    def recipe(self, launcher: Launcher) -> Recipe:
+        """How every command is run at the level `bwrap-full`. Raises NotReachable."""
+        environment = {"PATH": ":".join(self.files.path), **_ENVIRONMENT}
+        options = (*_NAMESPACES, *self.files.arguments(launcher))
+        bwrap = self.bwrap.reached(launcher)
+        return Recipe(Level.BWRAP_FULL, launcher, bwrap, options, environment, seccomp.program())
+
+
 class Sandbox:
     """Runs commands at a level that was proved at start-up; made by `probe` only.
 
@@ -41,14 +57,14 @@ class Sandbox:
     """
 
     def __init__(
-        self, recipe: Recipe, files: FileSystem, canaries: tuple[Canary, ...], degraded: tuple[str, ...], origin: str
+        self, blueprint: Blueprint, recipe: Recipe, canaries: tuple[Canary, ...], degraded: tuple[str, ...]
     ) -> None:
         self.level = recipe.level
         self.canaries = canaries
         self.degraded = degraded
-        self.bubblewrap = origin
+        self.bubblewrap = blueprint.bwrap.origin
+        self._blueprint = blueprint
         self._recipe = recipe
-        self._files = files
         self._live: set[Running] = set()
 
     @classmethod
@@ -76,10 +92,9 @@ class Sandbox:
         refused: list[str] = ["no level was asked for"] if not levels else []
         if levels:
             try:
-                launcher = Launcher.shared()
-                files = FileSystem.build(launcher, layers.path.parent, python_prefix, readonly)
-                for bwrap in candidates(launcher):
-                    found = await cls._try(launcher, bwrap, files, layers)
+                files = FileSystem.build(layers.path.parent, python_prefix, readonly)
+                for bwrap in candidates():
+                    found = await cls._try(Blueprint(bwrap, files), layers)
                     if isinstance(found, cls):
                         return found
                     refused.append(f"{bwrap.origin}: {found}")
@@ -91,20 +106,17 @@ class Sandbox:
         raise SandboxUnavailable(f"no sandbox of level {', '.join(levels)}: {reasons}", fix=advice())
 
     @classmethod
-    async def _try(cls, launcher: Launcher, bwrap: Bubblewrap, files: FileSystem, layers: Layers) -> "Self | str":
-        environment = {"PATH": ":".join(files.path), **_ENVIRONMENT}
-        options = (*_NAMESPACES, *files.arguments)
-        recipe = Recipe(Level.BWRAP_FULL, launcher, bwrap.path, options, environment, seccomp.program())
+    async def _try(cls, blueprint: Blueprint, layers: Layers) -> "Self | str":
         try:
-            canaries = await sing(Runner(recipe, layers), python=files.resolve("python3"))
+            recipe = blueprint.recipe(Launcher.shared())
+            canaries = await sing(Runner(recipe, layers), python=blueprint.files.resolve("python3"))
             probed = layers.probe()
         except (OSError, StepgateError) as error:
             return str(error)
         broken = [f"{canary.name} ({canary.detail})" for canary in canaries if not canary.passed]
         if broken:
             return f"canaries did not hold: {', '.join(broken)}"
-        degraded = (*files.missing, *probed.reasons)
-        return cls(recipe, files, canaries, degraded, bwrap.origin)
+        return cls(blueprint, recipe, canaries, (*blueprint.files.missing, *probed.reasons))
 
     async def run(
         self,
@@ -120,6 +132,9 @@ class Sandbox:
         everything is gone. Raises SandboxUnavailable when the sandbox does not come up, InvalidValue (field `cwd`)
         when there is no such folder.
         """
+        launcher = Launcher.shared()
+        if self._recipe.launcher is not launcher:
+            self._recipe = self._blueprint.recipe(launcher)
         running = Running(self._recipe, command, layer, on_output)
         self._live.add(running)
         try:
@@ -134,4 +149,4 @@ class Sandbox:
 
     def resolve_executable(self, argv0: str) -> str | None:
         """The program a command's first word leads to inside, by the sandbox's own PATH; None when there is none."""
-        return self._files.resolve(argv0)
+        return self._blueprint.files.resolve(argv0)

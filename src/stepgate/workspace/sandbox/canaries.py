@@ -32,7 +32,7 @@ if os.fork() == 0:
     if os.fork() == 0:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        held = open("held", "w")
+        held = open("/tmp/held", "w")
         fcntl.flock(held, fcntl.LOCK_EX)
         print("held", flush=True)
         time.sleep(60)
@@ -148,17 +148,29 @@ async def _survivors(runner: Runner, python: str) -> Canary:
     """A daemon that ignores signals must be gone when its command is killed."""
     name = "survivors"
     stop = asyncio.Event()
+    lived: list[bool] = []
     with runner.layer() as layer:
         command = Command((python, "-I", "-S", "-c", _DAEMON), limits=_LIMITS)
-        running = Running(runner.recipe, command, layer, lambda _stream, _bytes: stop.set())
-        finished = await running.run(stop)
-        if finished.killed is not Killed.CANCEL or finished.stdout != b"held\n":
+
+        def begun(_stream: str, _bytes: bytes) -> None:
+            lived.append(_is_locked(layer))
+            stop.set()
+
+        finished = await Running(runner.recipe, command, layer, begun).run(stop)
+        if finished.killed is not Killed.CANCEL or lived != [True]:
             return Canary(name, False, f"the daemon did not start: {finished.stderr.decode(errors='replace')}")
-        held = os.open("held", os.O_RDONLY | os.O_CLOEXEC, dir_fd=layer.written)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if _is_locked(layer):
             return Canary(name, False, "a daemon outlived its command")
-        finally:
-            os.close(held)
     return Canary(name, True, "a daemon died with its command")
+
+
+def _is_locked(layer: Layer) -> bool:
+    # In /tmp, as a lock taken through an overlay is not seen on the file below it.
+    held = os.open("tmp/held", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=layer.scratch)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(held)
+    return False

@@ -19,41 +19,45 @@ _SYSTEM_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", 
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """`arguments` are bubblewrap's for everything but the workspace; `path` is the PATH inside, first entry first."""
+    """`path` is the PATH inside, first entry first; `shown` are folders outside /usr as (place inside, folder)."""
 
-    arguments: tuple[str, ...]
     path: tuple[str, ...]
-    shown: tuple[str, ...]
+    shown: tuple[tuple[str, Path], ...]
+    etc: Path
     missing: tuple[str, ...]
 
     @classmethod
-    def build(
-        cls, launcher: Launcher, state_dir: Path, python_prefix: Path | None, readonly: Sequence[Path]
-    ) -> "FileSystem":
+    def build(cls, state_dir: Path, python_prefix: Path | None, readonly: Sequence[Path]) -> "FileSystem":
         """Looks at the host once; what commands see as /etc is put together in the state folder.
 
-        Raises InvalidValue for a read-only folder that would show a home, the state folder or everything,
-        NotReachable where the sandbox's user cannot come to one.
+        Raises InvalidValue for a read-only folder that would show a home, the state folder or everything.
+        """
+        prefix = Path(sys.base_prefix) if python_prefix is None else python_prefix
+        shown = [
+            (str(folder), _presentable(folder, state_dir))
+            for folder in (prefix, *readonly)
+            if not folder.is_relative_to("/usr")
+        ]
+        first = str(prefix / "bin")
+        order = _SYSTEM_PATH if first in _SYSTEM_PATH else (first, *_SYSTEM_PATH)
+        missing = tuple(f"there is no {path}" for path in ("/usr/bin/env", "/bin/sh") if not Path(path).exists())
+        return cls(order, tuple(shown), prepare_etc(state_dir / "sandbox"), missing)
+
+    def arguments(self, launcher: Launcher) -> tuple[str, ...]:
+        """bubblewrap's arguments for everything but the workspace.
+
+        Raises NotReachable where the sandbox's user cannot come to a folder.
         """
         arguments = ["--ro-bind", "/usr", "/usr"]
         for name in _LINKS:
             path = Path("/", name)
             if path.is_symlink():
-                arguments += ["--symlink", os.readlink(path), str(path)]
+                arguments += ["--symlink", str(path.readlink()), str(path)]
             elif path.is_dir():
                 arguments += ["--ro-bind", str(path), str(path)]
-        arguments += ["--ro-bind", launcher.reach(prepare_etc(state_dir / "sandbox")), "/etc"]
-        shown: list[str] = []
-        missing = [f"no {path}" for path in ("/usr/bin/env", "/bin/sh") if not Path(path).exists()]
-        for folder in (Path(sys.base_prefix) if python_prefix is None else python_prefix, *readonly):
-            if not folder.is_relative_to("/usr"):
-                source = _presentable(folder, state_dir)
-                arguments += ["--ro-bind", launcher.reach(source), str(folder)]
-                shown.append(str(folder))
-        first = str(Path(sys.base_prefix if python_prefix is None else python_prefix, "bin"))
-        order = _SYSTEM_PATH if first in _SYSTEM_PATH else (first, *_SYSTEM_PATH)
-        arguments += ["--proc", "/proc", "--dev", "/dev"]
-        return cls(tuple(arguments), order, tuple(shown), tuple(missing))
+        for place, folder in (("/etc", self.etc), *self.shown):
+            arguments += ["--ro-bind", launcher.reach(folder), place]
+        return (*arguments, "--proc", "/proc", "--dev", "/dev")
 
     def resolve(self, name: str) -> str | None:
         """The path of the program that PATH inside leads to, None when there is none.
@@ -68,7 +72,7 @@ class FileSystem:
         return next((path for path in found if _runs(path)), None)
 
     def _shows(self, path: str) -> bool:
-        tops = ("/usr", *(f"/{name}" for name in _LINKS), *self.shown)
+        tops = ("/usr", *(f"/{name}" for name in _LINKS), *(place for place, _folder in self.shown))
         return any(path.startswith(f"{top}/") for top in tops) and ".." not in path.split("/") and _runs(path)
 
 

@@ -1,5 +1,6 @@
 """The worker's side of the launcher: one per process, started when first needed, gone when the process is."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -56,7 +57,7 @@ class Launcher:
     def __init__(self) -> None:
         self.root = os.geteuid() == 0
         self.uid = SANDBOX_UID if self.root else os.geteuid()
-        self._pid = os.getpid()
+        self._owner = os.getpid()
         self._lock = threading.Lock()
         self._reached: dict[str, str] = {}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,7 +68,7 @@ class Launcher:
         places = [high[0], high[0], high[0], high[1], high[2]]
         program = [sys.executable, "-I", "-S", "-X", "utf8", launcher.__file__, str(self.uid if self.root else 0)]
         try:
-            self._child = os.posix_spawn(
+            self.pid = os.posix_spawn(
                 sys.executable,
                 program,
                 {},
@@ -87,12 +88,19 @@ class Launcher:
         with _shared.lock:
             current = _shared.launcher
             if current is None or not current.alive():
+                if current is not None:
+                    current.close()
                 current = _shared.launcher = cls()
             return current
 
+    def close(self) -> None:
+        """Lets the launcher end, and with it everything it started."""
+        with self._lock:
+            self._connection.close()
+
     def alive(self) -> bool:
         """Whether it still answers this very process."""
-        if self._pid != os.getpid():
+        if self._owner != os.getpid():
             return False
         # It speaks only when asked, so anything to read (or the end of the connection) means that it is gone.
         poll = select.poll()
@@ -119,8 +127,8 @@ class Launcher:
         return str(reply["path"])
 
     def unmount(self, path: str) -> None:
-        """Takes a mount away, without waiting for it."""
-        with self._lock:
+        """Takes a mount away, without waiting for it; with the launcher it is gone anyway."""
+        with self._lock, contextlib.suppress(SandboxUnavailable):
             self._send({"op": "unmount", "path": path}, ())
 
     def reach(self, path: str | Path) -> str:

@@ -20,6 +20,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from typing import Any, Final, NoReturn
 
 MESSAGE_BYTES: Final = 1 << 16
@@ -36,6 +37,8 @@ _AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 0x1000, 0x
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 1, 2, 4, 0x00100000
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_CLOCK_REALTIME_COARSE = 5
+_LONGEST_TICK_S, _NAP_S = 0.1, 0.0003
 _ID_LIMIT = 2**32 - 1
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -171,6 +174,13 @@ class Supervisor:
         for descriptor in descriptors:
             os.close(descriptor)
         control = socket.socket(fileno=high[0])
+        try:
+            self._supervise(control, high)
+        except OSError as error:
+            # What was started dies with this process.
+            send(control, {"fault": str(error)})
+
+    def _supervise(self, control: socket.socket, high: list[int]) -> None:
         with open(high[1], "rb") as file:
             spec = json.load(file)
         # The kernel's out-of-memory killer should take a sandbox before anything of the host.
@@ -220,6 +230,10 @@ class Supervisor:
             resource.prlimit(first, kind, (value, value))
         send(control, {"first": first}, (process,))
         os.close(process)
+        # Only now does a change to the workspace by somebody else get a time beyond the layer's opening.
+        deadline = time.monotonic() + _LONGEST_TICK_S
+        while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= spec["after_ns"] and time.monotonic() < deadline:
+            time.sleep(_NAP_S)
         if not spec["hold"] or control.recv(16) == b"go":
             os.write(block, b"x")
         else:

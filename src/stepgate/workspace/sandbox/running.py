@@ -1,6 +1,7 @@
 """One command from its start to the end of its last process, on the event loop."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -95,15 +96,25 @@ class Running:
             control.close()
             for stream in streams:
                 stream.close()
-            if self._process >= 0:
-                self._loop.remove_reader(self._process)
-                os.close(self._process)
+            process, self._process = self._process, -1
+            if process >= 0:
+                self._loop.remove_reader(process)
+                os.close(process)
 
     def _start(self) -> tuple[socket.socket, tuple[Stream, Stream]]:
         recipe, command = self._recipe, self._command
         arguments = recipe.arguments(command, self._layer)
         rlimits = resource_limits(command.limits)
-        started = start(recipe.launcher, recipe.bwrap, arguments, command.argv, rlimits, recipe.filter, command.stdin)
+        started = start(
+            recipe.launcher,
+            recipe.bwrap,
+            arguments,
+            command.argv,
+            rlimits,
+            recipe.filter,
+            command.stdin,
+            self._layer.opened_ns,
+        )
         started.control.setblocking(False)
         self._loop.add_reader(started.control, self._hear, started.control)
         keep = command.limits.output_bytes
@@ -123,6 +134,8 @@ class Running:
             self._process = descriptors[0]
             self._loop.add_reader(self._process, self._end)
             self._first.set_result(json.loads(data)["first"])
+            if self._killed is not None:
+                self.kill(self._killed)
             return
         self._loop.remove_reader(control)
         if not self._first.done():
@@ -140,15 +153,17 @@ class Running:
             self.kill(Killed.OUTPUT)
 
     def kill(self, why: Killed) -> None:
-        """Ends the command and all it started; the first reason given is the one reported."""
+        """Ends the command and all it started; the first reason given is the one reported.
+
+        May be called from any thread, and before there is a process, which is then killed as soon as it is there.
+        """
         if self._killed is None and not self._gone.is_set():
             self._killed = why
-        if self._process >= 0:
+        process = self._process
+        if process >= 0:
             # The kernel takes everything in the namespace down with its first process.
-            try:
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
-            except ProcessLookupError:
-                return
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
 
     async def _follow(self, streams: tuple[Stream, Stream], stop: asyncio.Event | None) -> Finished:
         watch = Watch(self._command.limits, self._layer, self.kill)
@@ -206,7 +221,7 @@ class Running:
         out, err = streams
         code = None if report is None else report.code
         if self._killed is None and (report is None or not report.ran):
-            code = self._not_run(bytes(err.data), code)
+            code = self._not_run(bytes(err.data), code, report.fault if report else "")
         number = code - _SIGNALLED if code is not None and _SIGNALLED < code <= _SIGNALLED + signal.NSIG else None
         peaks = [size for size in (report.peak_bytes if report else None, watch.peak_bytes) if size]
         return Finished(
@@ -223,7 +238,7 @@ class Running:
             peak_memory_bytes=max(peaks, default=None),
         )
 
-    def _not_run(self, stderr: bytes, code: int | None) -> int:
+    def _not_run(self, stderr: bytes, code: int | None, fault: str) -> int:
         """The exit code a shell gives where a program cannot be started; raises when the sandbox was the reason."""
         text = stderr.decode(errors="replace").strip()
         if text.startswith("bwrap: execvp "):
@@ -232,5 +247,5 @@ class Running:
             raise InvalidValue(
                 f"there is no folder {self._command.cwd!r} to run in", field="cwd", fix="name a folder of the workspace"
             )
-        reason = text if text.startswith("bwrap: ") else f"its processes were killed from outside ({code})"
+        reason = text if text.startswith("bwrap: ") else fault or f"its processes were killed from outside ({code})"
         raise SandboxUnavailable(f"the sandbox did not come up or did not last: {reason}", details={"stderr": text})

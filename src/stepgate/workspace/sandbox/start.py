@@ -20,9 +20,12 @@ class Report:
     ran: bool
     cpu_us: int
     peak_bytes: int | None
+    fault: str = ""
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> "Report":
+        if "fault" in message:
+            return cls(-1, False, 0, None, message["fault"])
         return cls(message["code"], message["ran"], message["cpu_us"], message["peak"])
 
 
@@ -43,13 +46,19 @@ def start(
     rlimits: Mapping[str, int],
     program_bytes: bytes,
     stdin: bytes = b"",
+    after_ns: int = 0,
 ) -> Started:
-    """Hands a sandbox to the launcher and returns without waiting. Raises SandboxUnavailable without a launcher."""
+    """Hands a sandbox to the launcher without waiting; its command begins after `after_ns` by the clock of files.
+
+    Raises SandboxUnavailable without a launcher.
+    """
     options = (
         *("--seccomp", str(program.FILTER_FD), "--json-status-fd", str(program.STATUS_FD)),
         *("--block-fd", str(program.BLOCK_FD)),
     )
-    spec = json.dumps({"bwrap": bwrap, "argv": list(argv), "rlimits": dict(rlimits), "hold": False}).encode()
+    spec = json.dumps(
+        {"bwrap": bwrap, "argv": list(argv), "rlimits": dict(rlimits), "hold": False, "after_ns": after_ns}
+    ).encode()
     packed = b"".join(os.fsencode(part) + b"\0" for part in (*arguments, *options))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     given = [theirs.detach()]
@@ -88,7 +97,7 @@ def run_plainly(
         said = os.read(started.stderr, 4096).decode(errors="replace").strip()
         report = Report.of(json.loads(data)) if data else None
         if report is None or not report.ran or report.code:
-            return said or "it ended without a word"
+            return said or (report.fault if report else "") or "it ended without a word"
     except TimeoutError:
         if process >= 0:
             signal.pidfd_send_signal(process, signal.SIGKILL)
