@@ -1,0 +1,415 @@
+"""What is committed was decided on exactly the state it was written on, whoever else writes, whatever breaks."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from stepgate.domain import commands as c
+from stepgate.domain.errors import Conflict, DatabaseUnavailable, Expired, IllegalTransition, LeaseLost, NotFound
+from stepgate.domain.ids import RunId, StepId, WorkspaceId, new_id
+from stepgate.domain.states import EventType, RunStatus, StepStatus
+from stepgate.storage import committer as committing
+from stepgate.storage.attachments import Attachments, IdempotencyRow
+from stepgate.storage.claim import Claims
+from stepgate.storage.committer import Committer
+from stepgate.storage.database import Database
+from stepgate.storage.verify import verify
+from stepgate.storage.writing import write
+from tests.storage.building import (
+    HASH,
+    PERSON,
+    SECOND,
+    WORKER,
+    asking,
+    chain,
+    claim_one,
+    completion,
+    create,
+    drive_to_end,
+    inputs_of,
+    output,
+    question,
+    register,
+    result,
+    spec,
+)
+
+
+async def test_a_run_is_driven_from_its_creation_to_its_end(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database
+) -> None:
+    state = await create(committer, workspace_id, chain(3))
+    claim = await claim_one(claims)
+    assert claim.handle.state == state
+    assert set(claim.inputs) == set(state.steps)
+    await drive_to_end(committer, claim.handle)
+    assert claim.handle.state.phase is RunStatus.COMPLETED
+    assert await committer.load(state.info.id) == claim.handle.state
+    assert (await verify(database, state.info.id)).verified
+
+
+async def test_many_runs_share_batches_and_each_gets_its_own_events(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database
+) -> None:
+    states = [await create(committer, workspace_id, chain(4)) for _ in range(40)]
+    claimed = await claims.claim(await register(claims), ["default"], 100)
+    assert len(claimed) == 40
+    await asyncio.gather(*(drive_to_end(committer, claim.handle) for claim in claimed))
+    for claim in claimed:
+        assert claim.handle.state.phase is RunStatus.COMPLETED
+        assert claim.handle.head.seq == 3 + 1 + 4 + 1
+    for state in states[:5]:
+        assert (await verify(database, state.info.id)).verified
+
+
+async def test_submissions_for_one_run_at_one_moment_become_one_range_of_events(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database
+) -> None:
+    specs = [spec(number) for number in range(1, 9)]
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    answers = await asyncio.gather(
+        *(committer.submit(handle, [completion(step.id)], output(step.id)) for step in specs)
+    )
+    assert [events[-1].step_id for events in answers[:-1]] == [step.id for step in specs[:-1]]
+    assert answers[-1][-1].type is EventType.RUN_COMPLETED
+    assert handle.head.seq == 3 + 1 + 8 + 1
+    assert (await verify(database, state.info.id)).verified
+
+
+async def test_what_decide_refuses_reaches_its_sender_alone(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId
+) -> None:
+    specs = chain(2)
+    await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    answers = await asyncio.gather(
+        committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)),
+        committer.submit(handle, [c.Begin(WORKER, StepId(new_id()))]),
+        return_exceptions=True,
+    )
+    assert isinstance(answers[0], tuple)
+    assert isinstance(answers[1], NotFound)
+    assert handle.state.steps[specs[0].id].status is StepStatus.COMPLETED
+
+
+async def test_a_submission_that_the_database_refuses_fails_alone(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId
+) -> None:
+    good, bad = chain(1), chain(1)
+    await create(committer, workspace_id, good)
+    await create(committer, workspace_id, bad)
+    claimed = {
+        claim.handle.run_id: claim.handle for claim in await claims.claim(await register(claims), ["default"], 9)
+    }
+    handles = {step.id: handle for handle in claimed.values() for step in handle.state.steps.values()}
+    text = '"\x00"'
+    answers = await asyncio.gather(
+        committer.submit(handles[bad[0].id], [c.Complete(WORKER, bad[0].id, result(text))], output(bad[0].id, text)),
+        committer.submit(handles[good[0].id], [completion(good[0].id)], output(good[0].id)),
+        return_exceptions=True,
+    )
+    assert isinstance(answers[0], Exception)
+    assert isinstance(answers[1], tuple)
+    assert handles[bad[0].id].state.steps[bad[0].id].status is StepStatus.PENDING
+    again = await committer.submit(handles[bad[0].id], [completion(bad[0].id)], output(bad[0].id))
+    assert again[-1].type is EventType.RUN_COMPLETED
+
+
+async def test_a_result_without_its_output_is_a_fault_of_the_caller(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId
+) -> None:
+    specs = chain(1)
+    await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    with pytest.raises(ValueError, match="without its output"):
+        await committer.submit(handle, [completion(specs[0].id)])
+    assert handle.entry is None
+
+
+async def test_a_worker_decides_again_when_a_person_moved_the_run(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database
+) -> None:
+    specs = [spec(1), spec(2)]
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    await committer.submit_once(state.info.id, c.Skip(PERSON, specs[1].id))
+    events = await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    assert [event.type for event in events][-1] is EventType.RUN_COMPLETED
+    assert handle.state.steps[specs[1].id].status is StepStatus.SKIPPED
+    assert (await verify(database, state.info.id)).verified
+
+
+async def test_a_worker_is_refused_what_no_longer_fits_after_a_person_moved_the_run(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    await committer.submit_once(state.info.id, c.Cancel(PERSON))
+    with pytest.raises(IllegalTransition):
+        await committer.submit(handle, [c.Begin(WORKER, specs[0].id)])
+    assert handle.state.phase is RunStatus.CANCELLED
+
+
+async def test_two_committers_on_one_run_lose_nothing_and_double_nothing(
+    database: Database, committer: Committer, claims: Claims, workspace_id: WorkspaceId
+) -> None:
+    specs = [spec(number) for number in range(1, 31)]
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    other = Committer(database)
+    await other.start()
+
+    async def skip(number: int) -> None:
+        await other.submit_once(state.info.id, c.Skip(PERSON, specs[number].id))
+
+    async def complete(number: int) -> None:
+        await committer.submit(handle, [completion(specs[number].id)], output(specs[number].id))
+
+    await asyncio.gather(*(skip(n) if n % 2 else complete(n) for n in range(30)))
+    await other.stop()
+    final = await committer.load(state.info.id)
+    assert final.phase is RunStatus.COMPLETED
+    done = [final.steps[step.id].status for step in specs]
+    assert done == [StepStatus.SKIPPED if n % 2 else StepStatus.COMPLETED for n in range(30)]
+    verdict = await verify(database, state.info.id)
+    assert verdict.verified
+    assert verdict.events == 2 + 1 + 1 + 30 + 1
+
+
+async def test_a_write_under_a_lost_lease_is_refused(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    await superuser.execute("UPDATE stepgate.runs SET lease_epoch = lease_epoch + 1 WHERE id = $1", state.info.id)
+    with pytest.raises(LeaseLost):
+        await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    assert (await committer.load(state.info.id)) == state
+
+
+async def test_a_finished_run_gives_its_lease_back_in_the_same_write(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> None:
+    state = await create(committer, workspace_id, chain(1))
+    handle = (await claim_one(claims)).handle
+    await drive_to_end(committer, handle)
+    assert handle.released
+    row = await superuser.fetchrow("SELECT worker_id, wake_at FROM stepgate.runs WHERE id = $1", state.info.id)
+    assert tuple(row) == (None, None)
+    assert await claims.release(handle)
+
+
+async def test_every_accepted_write_clears_the_count_of_lost_leases(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    await superuser.execute("UPDATE stepgate.runs SET lost_leases = 2")
+    claim = await claim_one(claims)
+    assert claim.lost_leases == 2
+    await committer.submit(claim.handle, [completion(specs[0].id)], output(specs[0].id))
+    query = "SELECT lost_leases FROM stepgate.runs WHERE id = $1"
+    assert await superuser.fetchval(query, state.info.id) == 0
+
+
+async def _break(superuser: Any) -> None:
+    query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'stepgate committer'"
+    await superuser.execute(query)
+
+
+async def test_a_connection_lost_before_the_commit_costs_nothing(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    await _break(superuser)
+    await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    verdict = await verify(database, state.info.id)
+    assert (verdict.verified, verdict.events) == (True, 5)
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_done_again(
+    committer: Committer,
+    claims: Claims,
+    workspace_id: WorkspaceId,
+    superuser: Any,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+
+    async def write_and_lose(*arguments: Any) -> list[bool]:
+        await write(*arguments)
+        monkeypatch.setattr(committing, "write", write)
+        raise ConnectionResetError("the answer never came")
+
+    monkeypatch.setattr(committing, "write", write_and_lose)
+    events = await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    assert [event.type.value for event in events] == ["run.started", "step.completed"]
+    verdict = await verify(database, state.info.id)
+    assert (verdict.verified, verdict.events) == (True, 5)
+    assert handle.head.hash == verdict.head_hash
+
+
+async def test_a_connection_killed_while_the_commit_waits_is_settled_by_the_head(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    async with superuser.transaction():
+        await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
+        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+        await _until_waiting(superuser)
+        await _break(superuser)
+    await writing
+    verdict = await verify(database, state.info.id)
+    assert (verdict.verified, verdict.events) == (True, 5)
+
+
+async def _until_waiting(superuser: Any) -> None:
+    query = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'stepgate committer' AND wait_event_type = 'Lock'
+    """
+    async with asyncio.timeout(10):
+        while not await superuser.fetchval(query):  # noqa: ASYNC110 - only the database knows
+            await asyncio.sleep(0)
+
+
+async def test_a_database_that_stays_away_is_told_to_the_sender(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = chain(2)
+    await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+
+    async def refuse(*_: Any) -> Any:
+        raise ConnectionRefusedError("nobody listens")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(committing, "write", refuse)
+        patched.setattr(committer._database, "connect", refuse)
+        patched.setattr(committing, "RECONNECT_S", 0.0)
+        with pytest.raises(DatabaseUnavailable):
+            await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    events = await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    assert events[-1].type is EventType.STEP_COMPLETED
+
+
+async def test_the_api_finds_no_run_that_was_never_made(committer: Committer) -> None:
+    unknown = RunId(new_id())
+    with pytest.raises(NotFound):
+        await committer.submit_once(unknown, c.Start(PERSON))
+    with pytest.raises(NotFound):
+        await committer.load(unknown)
+
+
+async def test_a_run_is_made_once(committer: Committer, workspace_id: WorkspaceId) -> None:
+    state = await create(committer, workspace_id, chain(1))
+    again = c.Create(PERSON, state.info, ())
+    with pytest.raises(Conflict):
+        await committer.submit_once(state.info.id, again)
+
+
+async def test_an_api_command_never_touches_the_lease(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    await claim_one(claims)
+    query = "SELECT worker_id, lease_epoch FROM stepgate.runs WHERE id = $1"
+    before = await superuser.fetchrow(query, state.info.id)
+    await committer.submit_once(state.info.id, c.Cancel(PERSON))
+    assert await superuser.fetchrow(query, state.info.id) == before
+
+
+async def test_a_key_is_recorded_with_what_it_did_and_refuses_a_second_time(
+    committer: Committer, workspace_id: WorkspaceId, superuser: Any
+) -> None:
+    state = await create(committer, workspace_id, chain(2), start=False)
+    key = Attachments(idempotency=IdempotencyRow("runs.start", "k-1", HASH, 200))
+    await committer.submit_once(state.info.id, c.Start(PERSON), key)
+    row = await superuser.fetchrow("SELECT run_id::text, request_sha256, status FROM stepgate.idempotency_keys")
+    assert tuple(row) == (state.info.id, HASH, 200)
+    before = await committer.load(state.info.id)
+    with pytest.raises(Conflict) as refused:
+        await committer.submit_once(state.info.id, c.Pause(PERSON), key)
+    assert refused.value.reason_code == "idempotency_in_use"
+    assert await committer.load(state.info.id) == before
+
+
+async def test_a_key_whose_request_changed_nothing_is_recorded_as_well(
+    committer: Committer, workspace_id: WorkspaceId, superuser: Any
+) -> None:
+    state = await create(committer, workspace_id, chain(2))
+    key = Attachments(idempotency=IdempotencyRow("runs.start", "k-1", HASH, 200))
+    _, events = await committer.submit_once(state.info.id, c.Start(PERSON), key)
+    assert events == ()
+    assert await superuser.fetchval("SELECT count(*) FROM stepgate.idempotency_keys") == 1
+
+
+async def test_an_approval_that_expires_on_its_way_is_not_committed(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = spec(1)
+    state = await create(committer, workspace_id, [step])
+    handle = (await claim_one(claims)).handle
+    command, shown = asking(step.id, question(expires_at=database.clock.now() - SECOND))
+    await committer.submit(handle, [command], shown)
+    slow = database.clock.now() - 10 * SECOND
+    real = type(database.clock).now
+    times = iter([slow])
+    monkeypatch.setattr(type(database.clock), "now", lambda clock: next(times, None) or real(clock))
+    with pytest.raises(Expired):
+        await committer.submit_once(state.info.id, c.Approve(PERSON, step.id, HASH))
+    assert next(times, None) is None
+    assert (await committer.load(state.info.id)).steps[step.id].status is StepStatus.AWAITING_APPROVAL
+
+
+async def test_refresh_takes_up_what_others_wrote(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    moved, _ = await committer.submit_once(state.info.id, c.Cancel(PERSON))
+    await committer.refresh(handle)
+    assert handle.state == moved
+    await committer.refresh(handle)
+    assert handle.state == moved
+
+
+async def test_steps_may_be_added_to_a_run_that_is_driven(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database
+) -> None:
+    specs = chain(1)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    more = spec(2, [specs[0].id])
+    await committer.submit_once(state.info.id, c.AddSteps(PERSON, (more,)), Attachments(inputs=inputs_of([more])))
+    await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    await committer.submit(handle, [completion(more.id)], output(more.id))
+    assert handle.state.phase is RunStatus.COMPLETED
+    assert (await verify(database, state.info.id)).verified
+
+
+async def test_stop_commits_what_was_submitted(database: Database, claims: Claims, workspace_id: WorkspaceId) -> None:
+    running = Committer(database)
+    await running.start()
+    specs = chain(1)
+    await create(running, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    writing = asyncio.create_task(running.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+    await asyncio.sleep(0)
+    await running.stop()
+    assert (await writing)[-1].type is EventType.RUN_COMPLETED
+    with pytest.raises(RuntimeError):
+        await running.submit(handle, [c.Settle(WORKER)])

@@ -1,0 +1,160 @@
+"""Every kind of tampering is found by whoever looks, even when the owner of the database did it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from stepgate.domain import commands as c
+from stepgate.domain.errors import NotFound
+from stepgate.domain.ids import RunId, WorkspaceId, new_id
+from stepgate.domain.journal import Verdict
+from stepgate.storage.claim import Claims
+from stepgate.storage.committer import Committer
+from stepgate.storage.database import Database
+from stepgate.storage.verify import verify
+from tests.storage.building import (
+    HASH,
+    PERSON,
+    asking,
+    chain,
+    claim_one,
+    completion,
+    create,
+    output,
+    question,
+    spec,
+)
+
+
+@dataclass
+class Proven:
+    """A run with a question, an answer and results, that verifies until somebody lays hands on it."""
+
+    database: Database
+    superuser: Any
+    run_id: RunId
+
+    async def verdict(self) -> Verdict:
+        return await verify(self.database, self.run_id)
+
+    @asynccontextmanager
+    async def no_triggers(self) -> AsyncIterator[None]:
+        await self.superuser.execute("SET session_replication_role = replica")
+        yield
+        await self.superuser.execute("RESET session_replication_role")
+
+    async def tamper(self, statement: str) -> None:
+        async with self.no_triggers():
+            done = await self.superuser.execute(statement.replace("THE_RUN", f"'{self.run_id}'"))
+        assert int(done.split()[-1]) > 0, "the tampering must have hit something"
+
+
+@pytest.fixture
+async def proven(
+    database: Database, committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> Proven:
+    specs = (*chain(2), spec(3))
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    command, shown = asking(specs[2].id, question())
+    await committer.submit(handle, [command], shown)
+    await committer.submit_once(state.info.id, c.Approve(PERSON, specs[2].id, HASH, "fine"))
+    await committer.refresh(handle)
+    await committer.submit(handle, [completion(specs[2].id, action_hash=HASH)], output(specs[2].id))
+    await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
+    proven = Proven(database, superuser, state.info.id)
+    assert (await proven.verdict()).verified
+    return proven
+
+
+async def test_a_changed_text_is_found_at_its_event(proven: Proven) -> None:
+    await proven.tamper(
+        "UPDATE stepgate.events SET body = replace(body, 'fine', 'evil') WHERE run_id = THE_RUN AND seq = 6"
+    )
+    verdict = await proven.verdict()
+    assert (verdict.verified, verdict.first_bad_seq) == (False, 6)
+
+
+async def test_a_cut_tail_is_found(proven: Proven) -> None:
+    await proven.tamper("DELETE FROM stepgate.events WHERE run_id = THE_RUN AND seq = 8")
+    verdict = await proven.verdict()
+    assert (verdict.verified, verdict.first_bad_seq) == (False, 8)
+
+
+async def test_a_missing_event_is_found(proven: Proven) -> None:
+    await proven.tamper("DELETE FROM stepgate.events WHERE run_id = THE_RUN AND seq = 4")
+    verdict = await proven.verdict()
+    assert (verdict.verified, verdict.first_bad_seq) == (False, 4)
+
+
+async def test_an_inserted_event_is_found(proven: Proven) -> None:
+    await proven.tamper(
+        "INSERT INTO stepgate.events SELECT run_id, 9, type, step_id, actor, at, body, hash, sha256(hash) "
+        "FROM stepgate.events WHERE run_id = THE_RUN AND seq = 8"
+    )
+    verdict = await proven.verdict()
+    assert (verdict.verified, verdict.first_bad_seq) == (False, 9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "actor = 'somebody'",
+        "type = 'step.failed'",
+        "at = at + interval '1 microsecond'",
+        "step_id = run_id",
+    ],
+)
+async def test_a_changed_copy_beside_the_text_is_found(proven: Proven, change: str) -> None:
+    await proven.tamper(f"UPDATE stepgate.events SET {change} WHERE run_id = THE_RUN AND seq = 7")
+    verdict = await proven.verdict()
+    assert (verdict.verified, verdict.first_bad_seq) == (False, 7)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE stepgate.runs SET head_seq = 7 WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET head_hash = sha256('x') WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET status = 'completed' WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET goal = 'another' WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET wake_at = NULL WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET labels = '{}' WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET known_cost_usd = 0.000000000001 WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET requester = 'nobody' WHERE id = THE_RUN",
+        "UPDATE stepgate.steps SET status = 'completed' WHERE run_id = THE_RUN AND number = 2",
+        "UPDATE stepgate.steps SET gate = 'ask' WHERE run_id = THE_RUN AND number = 1",
+        "UPDATE stepgate.steps SET completed_at = completed_at + interval '1 microsecond' WHERE number = 1",
+        "UPDATE stepgate.steps SET input = '{}' WHERE run_id = THE_RUN AND number = 2",
+        "UPDATE stepgate.steps SET output = '{}' WHERE run_id = THE_RUN AND number = 1",
+        "UPDATE stepgate.steps SET output = NULL WHERE run_id = THE_RUN AND number = 1",
+        "UPDATE stepgate.steps SET output = '{}' WHERE run_id = THE_RUN AND number = 2",
+        "DELETE FROM stepgate.step_needs WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET rendering = '{}' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET status = 'rejected' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET action_hash = 'b' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_decisions SET actor = 'eve' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_decisions SET reason = NULL WHERE run_id = THE_RUN",
+        "DELETE FROM stepgate.approval_decisions WHERE run_id = THE_RUN",
+        "DELETE FROM stepgate.steps WHERE run_id = THE_RUN AND number = 2",
+        "INSERT INTO stepgate.step_needs SELECT run_id, need_id, 0, step_id FROM stepgate.step_needs",
+    ],
+)
+async def test_a_changed_row_or_body_is_found(proven: Proven, statement: str) -> None:
+    await proven.tamper(statement)
+    verdict = await proven.verdict()
+    assert not verdict.verified
+    assert verdict.reason
+
+
+async def test_lease_columns_are_no_part_of_the_proof(proven: Proven) -> None:
+    await proven.superuser.execute("UPDATE stepgate.runs SET lease_epoch = 9, lost_leases = 2, worker_id = NULL")
+    assert (await proven.verdict()).verified
+
+
+async def test_a_run_that_is_not_there_cannot_be_verified(database: Database) -> None:
+    with pytest.raises(NotFound):
+        await verify(database, RunId(new_id()))
