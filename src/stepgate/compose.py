@@ -6,20 +6,27 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
+from fastapi import FastAPI
 
+from stepgate.api.app import create_app
+from stepgate.api.listeners import Listeners
+from stepgate.api.services import Services
 from stepgate.domain.errors import SandboxUnavailable
 from stepgate.domain.ids import RunId
 from stepgate.domain.state import Actor
 from stepgate.engine.engine import DEFAULT_POOL, Engine
 from stepgate.engine.queries import Queries
+from stepgate.engine.views import Canary, SandboxHealth
 from stepgate.executors.base import Bounds
 from stepgate.executors.registry import Registry, installed
 from stepgate.llm.offline import OfflineModel
 from stepgate.llm.openai import OpenAIRouter
 from stepgate.llm.protocol import ModelRouter
-from stepgate.settings import Settings
+from stepgate.logs import configure
+from stepgate.settings import Settings, load
 from stepgate.storage import schema
 from stepgate.storage.approvals import Approvals
 from stepgate.storage.change_sets import ChangeSets
@@ -41,6 +48,8 @@ from stepgate.workspace.sandbox.limits import Limits
 
 log = structlog.get_logger(__name__)
 
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+
 
 class Stack:
     """The parts of one process, open and connected."""
@@ -58,6 +67,8 @@ class Stack:
         self.worker: Worker | None = None
         self.sandbox: Sandbox | None = None
         self.sandbox_problem: str | None = None
+        self._layers: Layers | None = None
+        self.listeners = Listeners()
         self.engine = Engine(
             database=database,
             committer=self.committer,
@@ -68,8 +79,7 @@ class Stack:
         )
 
     def _ring(self, run_id: RunId) -> None:
-        if self.worker is not None:
-            self.worker.ring(run_id)
+        self._rung(run_id)
         self.doorbell.ring(run_id)
 
     async def open(self) -> None:
@@ -80,15 +90,14 @@ class Stack:
         self._exits.push_async_callback(self.router.aclose)
 
     def _rung(self, run_id: RunId) -> None:
+        self.listeners.ring(run_id)
         if self.worker is not None:
             self.worker.ring(run_id)
 
-    async def start_worker(self) -> Worker:
-        """Probes the sandbox and begins to drive due runs, until the stack closes."""
+    async def start_worker(self, only: RunId | None = None) -> Worker:
+        """Probes the sandbox and begins to drive due runs, or only that one, until the stack closes."""
         settings = self.settings
-        layers = Layers(settings.state_dir)
-        await asyncio.to_thread(layers.sweep)
-        self.sandbox = await self._probe(layers)
+        layers = await self.probe_sandbox()
         tools = Tools(
             registry=self.registry,
             committer=self.committer,
@@ -114,11 +123,20 @@ class Stack:
             check_interval_s=settings.worker_check_interval,
             runs=settings.worker_batch_size,
             lease_s=settings.lease_s,
+            only=only,
         )
         self.worker = Worker(self.database, tools, options)
         await self.worker.start()
         self._exits.push_async_callback(self.worker.stop)
         return self.worker
+
+    async def probe_sandbox(self) -> Layers:
+        """Finds out by canaries whether commands can run here; once. Returns the layers that they will run over."""
+        if self._layers is None:
+            self._layers = Layers(self.settings.state_dir)
+            await asyncio.to_thread(self._layers.sweep)
+            self.sandbox = await self._probe(self._layers)
+        return self._layers
 
     async def _probe(self, layers: Layers) -> Sandbox | None:
         settings = self.settings
@@ -153,6 +171,75 @@ async def open_stack(
         stack = Stack(settings, database, registry or installed(), exits)
         await stack.open()
         yield stack
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Services]:
+    """What `stepgate.main:app` stands on: the settings of now, the stack, and a worker unless it is turned off."""
+    settings = load()
+    configure(settings.log_level, settings.log_format)
+    for notice in settings.notices:
+        log.warning("unknown setting", notice=notice)
+    async with open_stack(settings) as stack:
+        if settings.embedded_worker:
+            await stack.start_worker()
+        yield services_of_stack(stack)
+
+
+def services_of_stack(stack: Stack) -> Services:
+    """The stack as the API sees it now."""
+    settings = stack.settings
+    return Services(
+        engine=stack.engine,
+        queries=stack.queries,
+        router=stack.router,
+        worker=stack.worker,
+        sandbox=sandbox_health(stack),
+        local_secret=secret_of(settings),
+        local_trust=settings.local_trust,
+        allowed_hosts=allowed_hosts(settings),
+        check_interval_s=settings.worker_check_interval,
+        listeners=stack.listeners,
+    )
+
+
+def app_of_stack(stack: Stack) -> FastAPI:
+    """The application around a stack that somebody else opened and will close; it needs no lifespan to answer."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Services]:
+        yield services_of_stack(stack)
+
+    app = create_app(opened)
+    app.state.services = services_of_stack(stack)
+    return app
+
+
+def sandbox_health(stack: Stack) -> SandboxHealth:
+    """What the canaries showed; not degraded where nobody looked, because nothing is executed here."""
+    sandbox = stack.sandbox
+    if sandbox is None:
+        return SandboxHealth(
+            level=None, canaries=[], degraded=stack.sandbox_problem is not None, error=stack.sandbox_problem
+        )
+    canaries = [Canary(name=one.name, passed=one.passed, detail=one.detail) for one in sandbox.canaries]
+    return SandboxHealth(
+        level=sandbox.level,
+        canaries=canaries,
+        degraded=bool(sandbox.degraded),
+        error="; ".join(sandbox.degraded) or None,
+    )
+
+
+def allowed_hosts(settings: Settings) -> frozenset[str]:
+    """The names beside the loopback ones that this installation gave itself."""
+    own = urlsplit(settings.url).hostname if settings.url is not None else None
+    return frozenset(name.lower() for name in (settings.host, own) if name and name not in EVERY_ADDRESS)
+
+
+def secret_of(settings: Settings) -> str:
+    """What decisions must be sent with: the configured key, else the secret of the state folder."""
+    return local_secret(settings.state_dir) if settings.key is None else settings.key.get_secret_value()
 
 
 async def database_url(settings: Settings, exits: AsyncExitStack) -> tuple[str, bool]:

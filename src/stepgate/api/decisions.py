@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from stepgate.api import documents
 from stepgate.api.bodies import StrictRoute
-from stepgate.api.local import require_secret
+from stepgate.api.local import CallerDep, require_secret
 from stepgate.api.replays import Answer, Done, Once, OnceDep
 from stepgate.api.requests import Approve, Reject, RunPath, ServicesDep, Skip, StepPath
-from stepgate.api.services import LOCAL_ACTOR, Services
+from stepgate.api.services import Services
 from stepgate.domain.errors import AlreadyDecided, StaleApproval
 from stepgate.domain.ids import RunId, StepId
 from stepgate.domain.state import RunState
@@ -47,7 +47,12 @@ async def _decided(services: Services, once: Once, run_id: RunId, step_id: StepI
 
 @router.post("/approve", response_model=views.Step, summary="Approve exactly this action")
 async def approve(
-    run_id: RunPath, step_id: StepPath, services: ServicesDep, once: OnceDep, body: Approve | None = None
+    run_id: RunPath,
+    step_id: StepPath,
+    services: ServicesDep,
+    caller: CallerDep,
+    once: OnceDep,
+    body: Approve | None = None,
 ) -> Response:
     """Approves the action whose hash is sent, and no other.
 
@@ -59,7 +64,7 @@ async def approve(
 
     async def decide(key: IdempotencyRow | None) -> RunState:
         return await services.engine.approve(
-            run_id, step_id, LOCAL_ACTOR, action_hash=sent.action_hash, reason=sent.reason, idempotency=key
+            run_id, step_id, caller, action_hash=sent.action_hash, reason=sent.reason, idempotency=key
         )
 
     return await _decided(services, once, run_id, step_id, decide)
@@ -67,7 +72,12 @@ async def approve(
 
 @router.post("/reject", response_model=views.Step, summary="Reject the action")
 async def reject(
-    run_id: RunPath, step_id: StepPath, services: ServicesDep, once: OnceDep, body: Reject | None = None
+    run_id: RunPath,
+    step_id: StepPath,
+    services: ServicesDep,
+    caller: CallerDep,
+    once: OnceDep,
+    body: Reject | None = None,
 ) -> Response:
     """The step is not executed. `then` says whether the run ends (`abort`) or goes on without it (`skip`)."""
     sent = body or Reject()
@@ -76,7 +86,7 @@ async def reject(
         return await services.engine.reject(
             run_id,
             step_id,
-            LOCAL_ACTOR,
+            caller,
             action_hash=sent.action_hash,
             reason=sent.reason,
             then=sent.then,
@@ -88,12 +98,17 @@ async def reject(
 
 @router.post("/skip", response_model=views.Step, summary="Leave the step out")
 async def skip(
-    run_id: RunPath, step_id: StepPath, services: ServicesDep, once: OnceDep, body: Skip | None = None
+    run_id: RunPath,
+    step_id: StepPath,
+    services: ServicesDep,
+    caller: CallerDep,
+    once: OnceDep,
+    body: Skip | None = None,
 ) -> Response:
     """A step that has not begun is left out; its dependents go on. 409 once it runs or has ended."""
     reason = None if body is None else body.reason
 
     async def decide(key: IdempotencyRow | None) -> RunState:
-        return await services.engine.skip(run_id, step_id, LOCAL_ACTOR, reason, key)
+        return await services.engine.skip(run_id, step_id, caller, reason, key)
 
     return await _decided(services, once, run_id, step_id, decide)

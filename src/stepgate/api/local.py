@@ -8,7 +8,8 @@
    the state folder. With local trust (`STEPGATE_LOCAL_TRUST=1`) a caller whose connection comes from a loopback
    address may leave it out; a wrong secret is refused even then. Behind a proxy on the same machine every
    connection comes from loopback, so local trust must stay off there.
-4. An approval without a hash (an empty body) needs local trust, whatever secret came with it; it is accepted only
+4. A request counts as the command line's (`Stepgate-Channel: cli`) only with the local secret; else it is the API's.
+5. An approval without a hash (an empty body) needs local trust, whatever secret came with it; it is accepted only
    for the first revision of a question and is journaled as implied.
 """
 
@@ -18,15 +19,17 @@ from collections.abc import Collection
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Request, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stepgate.api.channel import CHANNEL_HEADER, CHANNELS
 from stepgate.api.problems import Refused, refusal
-from stepgate.api.services import Services, services_of
+from stepgate.api.services import LOCAL_ACTOR, Services, services_of
 from stepgate.domain.errors import Problem, Unauthenticated
+from stepgate.domain.state import Actor
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 ALWAYS = {
@@ -134,7 +137,7 @@ def require_secret(
     """Rule 3. Raises Unauthenticated."""
     services = services_of(request)
     if credentials is not None:
-        if hmac.compare_digest(credentials.credentials.encode(), services.local_secret.encode()):
+        if _is_secret(credentials.credentials, services):
             return
         raise _unauthenticated("this is not the local secret")
     if "authorization" in request.headers:
@@ -142,6 +145,22 @@ def require_secret(
     if services.local_trust and request.client is not None and is_loopback(request.client.host):
         return
     raise _unauthenticated("a decision needs the local secret")
+
+
+def _is_secret(text: str, services: Services) -> bool:
+    return hmac.compare_digest(text.encode(), services.local_secret.encode())
+
+
+def _caller(request: Request) -> Actor:
+    """Rule 4: who asks, and by what."""
+    channel = request.headers.get(CHANNEL_HEADER)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if channel in CHANNELS and scheme.lower() == "bearer" and _is_secret(token.strip(), services_of(request)):
+        return Actor(LOCAL_ACTOR.id, LOCAL_ACTOR.kind, channel)
+    return LOCAL_ACTOR
+
+
+CallerDep = Annotated[Actor, Depends(_caller)]
 
 
 def _unauthenticated(message: str) -> Unauthenticated:

@@ -196,7 +196,24 @@ def _step_id(step_id: Annotated[str, Path(description="the step's id", examples=
     return StepId(_canonical(step_id, "step"))
 
 
+async def _run_name(
+    services: ServicesDep,
+    run_id: Annotated[str, Path(description="the run's id, or a beginning that only it has", examples=[EXAMPLE_ID])],
+) -> RunId:
+    return await services.queries.resolve(run_id)
+
+
+async def _step_name(
+    services: ServicesDep,
+    run_id: Annotated[RunId, Depends(_run_id)],
+    step_id: Annotated[str, Path(description="the step's id, key or number", examples=[EXAMPLE_ID])],
+) -> StepId:
+    return await services.queries.step_id(run_id, step_id)
+
+
 RunPath = Annotated[RunId, Depends(_run_id)]
 StepPath = Annotated[StepId, Depends(_step_id)]
+RunName = Annotated[RunId, Depends(_run_name)]
+StepName = Annotated[StepId, Depends(_step_name)]
 RunFilters = Annotated[RunQuery, Query()]
 Paging = Annotated[PageQuery, Query()]

@@ -5,9 +5,9 @@ from starlette.responses import Response
 
 from stepgate.api import documents
 from stepgate.api.bodies import StrictRoute
+from stepgate.api.local import CallerDep
 from stepgate.api.replays import Answer, Done, OnceDep
-from stepgate.api.requests import CreateRun, RunFilters, RunPath, ServicesDep
-from stepgate.api.services import LOCAL_ACTOR
+from stepgate.api.requests import CreateRun, RunFilters, RunName, RunPath, ServicesDep
 from stepgate.domain.ids import RunId
 from stepgate.engine import views
 from stepgate.engine.engine import NewRun
@@ -22,7 +22,7 @@ def address(run_id: RunId) -> str:
 
 
 @router.post("", status_code=201, response_model=views.RunDetail, summary="Create a run", responses=documents.write())
-async def create_run(body: CreateRun, services: ServicesDep, once: OnceDep) -> Response:
+async def create_run(body: CreateRun, services: ServicesDep, caller: CallerDep, once: OnceDep) -> Response:
     """A run with its plan, if one came with it; it starts by itself only with `start`. 201 and its `Location`."""
     new = NewRun(
         goal=body.goal,
@@ -37,7 +37,7 @@ async def create_run(body: CreateRun, services: ServicesDep, once: OnceDep) -> R
     )
 
     async def act(key: IdempotencyRow | None) -> Done:
-        state = await services.engine.create(new, LOCAL_ACTOR, key)
+        state = await services.engine.create(new, caller, key)
         return Done(state.info.id)
 
     async def tell(done: Done) -> Answer:
@@ -61,7 +61,7 @@ async def list_runs(services: ServicesDep, query: RunFilters) -> views.Page[view
 
 
 @router.get("/{run_id}", summary="One run", responses=documents.read(404))
-async def get_run(run_id: RunPath, services: ServicesDep) -> views.RunDetail:
+async def get_run(run_id: RunName, services: ServicesDep) -> views.RunDetail:
     """With why it does not move (`waiting_for`) and its first 200 steps."""
     return await services.queries.run(run_id)
 

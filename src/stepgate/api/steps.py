@@ -5,10 +5,10 @@ from starlette.responses import Response
 
 from stepgate.api import documents
 from stepgate.api.bodies import StrictRoute
+from stepgate.api.local import CallerDep
 from stepgate.api.replays import Answer, Done, OnceDep
-from stepgate.api.requests import AddSteps, Paging, RunPath, ServicesDep, StepPath
+from stepgate.api.requests import AddSteps, Paging, RunPath, ServicesDep, StepName, StepPath
 from stepgate.api.runs import address
-from stepgate.api.services import LOCAL_ACTOR
 from stepgate.domain.ids import RunId, StepId
 from stepgate.engine import views
 from stepgate.storage.attachments import IdempotencyRow
@@ -27,11 +27,13 @@ def step_address(run_id: RunId, step_id: StepId) -> str:
     summary="Add steps",
     responses=documents.write(404),
 )
-async def add_steps(run_id: RunPath, body: AddSteps, services: ServicesDep, once: OnceDep) -> Response:
+async def add_steps(
+    run_id: RunPath, body: AddSteps, services: ServicesDep, caller: CallerDep, once: OnceDep
+) -> Response:
     """Before or while the run goes; a finished run takes none (409). The answer begins with the first added step."""
 
     async def act(key: IdempotencyRow | None) -> Done:
-        _, added = await services.engine.add_steps(run_id, body.steps, LOCAL_ACTOR, key)
+        _, added = await services.engine.add_steps(run_id, body.steps, caller, key)
         return Done(run_id, added)
 
     async def tell(done: Done) -> Answer:
@@ -48,7 +50,7 @@ async def list_steps(run_id: RunPath, services: ServicesDep, page: Paging) -> vi
 
 
 @router.get("/steps/{step_id}", summary="One step", responses=documents.read(404))
-async def get_step(run_id: RunPath, step_id: StepPath, services: ServicesDep) -> views.Step:
+async def get_step(run_id: RunPath, step_id: StepName, services: ServicesDep) -> views.Step:
     """With its whole input, output and, where it asks or asked, the action to approve."""
     return await services.queries.step(run_id, step_id)
 

@@ -8,9 +8,10 @@ from starlette.responses import Response
 
 from stepgate.api import documents
 from stepgate.api.bodies import StrictRoute
+from stepgate.api.local import CallerDep
 from stepgate.api.replays import Answer, Done, Once, OnceDep
 from stepgate.api.requests import RunPath, ServicesDep, UndoRun
-from stepgate.api.services import LOCAL_ACTOR, Services
+from stepgate.api.services import Services
 from stepgate.api.steps import step_address
 from stepgate.api.waiting import MAX_WAIT_S, settled
 from stepgate.domain.ids import RunId
@@ -23,9 +24,9 @@ router = APIRouter(prefix="/v1/agent-runs/{run_id}", tags=["verbs"], route_class
 Verb = Callable[[RunId, Actor, IdempotencyRow | None], Awaitable[RunState]]
 
 
-async def _told(services: Services, once: Once, run_id: RunId, verb: Verb) -> Response:
+async def _told(services: Services, caller: Actor, once: Once, run_id: RunId, verb: Verb) -> Response:
     async def act(key: IdempotencyRow | None) -> Done:
-        await verb(run_id, LOCAL_ACTOR, key)
+        await verb(run_id, caller, key)
         return Done(run_id)
 
     async def tell(done: Done) -> Answer:
@@ -51,6 +52,7 @@ async def execute(
     run_id: RunPath,
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     once: OnceDep,
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="how long to wait for it, in seconds")] = 30,
 ) -> Response:
@@ -61,7 +63,7 @@ async def execute(
     """
 
     async def act(key: IdempotencyRow | None) -> Done:
-        _, step_id = await services.engine.execute(run_id, LOCAL_ACTOR, key)
+        _, step_id = await services.engine.execute(run_id, caller, key)
         return Done(run_id, (step_id,))
 
     async def tell(done: Done) -> Answer:
@@ -76,35 +78,37 @@ async def execute(
 
 
 @router.post("/start", response_model=views.RunDetail, summary="Start a run", responses=documents.write(404))
-async def start(run_id: RunPath, services: ServicesDep, once: OnceDep) -> Response:
+async def start(run_id: RunPath, services: ServicesDep, caller: CallerDep, once: OnceDep) -> Response:
     """Its steps run as they become ready. Starting twice changes nothing; 409 `no_steps` where there is none."""
-    return await _told(services, once, run_id, services.engine.start)
+    return await _told(services, caller, once, run_id, services.engine.start)
 
 
 @router.post("/pause", response_model=views.RunDetail, summary="Pause a run", responses=documents.write(404))
-async def pause(run_id: RunPath, services: ServicesDep, once: OnceDep) -> Response:
+async def pause(run_id: RunPath, services: ServicesDep, caller: CallerDep, once: OnceDep) -> Response:
     """No new step starts; what runs is stopped and begins again later, what is computed is applied first."""
-    return await _told(services, once, run_id, services.engine.pause)
+    return await _told(services, caller, once, run_id, services.engine.pause)
 
 
 @router.post("/resume", response_model=views.RunDetail, summary="Resume a run", responses=documents.write(404))
-async def resume(run_id: RunPath, services: ServicesDep, once: OnceDep) -> Response:
+async def resume(run_id: RunPath, services: ServicesDep, caller: CallerDep, once: OnceDep) -> Response:
     """A paused run goes on; steps under review are tried again."""
-    return await _told(services, once, run_id, services.engine.resume)
+    return await _told(services, caller, once, run_id, services.engine.resume)
 
 
 @router.post("/cancel", response_model=views.RunDetail, summary="Cancel a run", responses=documents.write(404))
-async def cancel(run_id: RunPath, services: ServicesDep, once: OnceDep) -> Response:
+async def cancel(run_id: RunPath, services: ServicesDep, caller: CallerDep, once: OnceDep) -> Response:
     """Ends it: what runs is stopped, what is computed is applied to its end, so that no half of a change stays."""
-    return await _told(services, once, run_id, services.engine.cancel)
+    return await _told(services, caller, once, run_id, services.engine.cancel)
 
 
 @router.post("/undo", response_model=views.Undone, summary="Undo a run's changes", responses=documents.write(404))
-async def undo(run_id: RunPath, services: ServicesDep, once: OnceDep, body: UndoRun | None = None) -> Response:
+async def undo(
+    run_id: RunPath, services: ServicesDep, caller: CallerDep, once: OnceDep, body: UndoRun | None = None
+) -> Response:
     """Adds one step to a finished run that takes its changes back; it asks for approval first, like any other."""
 
     async def act(key: IdempotencyRow | None) -> Done:
-        _, step_id = await services.engine.undo(run_id, LOCAL_ACTOR, None if body is None else body.to, key)
+        _, step_id = await services.engine.undo(run_id, caller, None if body is None else body.to, key)
         return Done(run_id, (step_id,))
 
     async def tell(done: Done) -> Answer:

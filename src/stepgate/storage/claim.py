@@ -42,6 +42,15 @@ SET worker_id = $1, lease_epoch = run.lease_epoch + 1, held_until = NULL, held_f
 FROM due WHERE run.id = due.id
 RETURNING run.id::text AS id, run.lease_epoch, run.lost_leases
 """
+# The same for one run, whatever its pool.
+_CLAIM_ONE = """
+UPDATE stepgate.runs
+SET worker_id = $1, lease_epoch = lease_epoch + 1, held_until = NULL, held_for = NULL
+WHERE id = $2::uuid AND worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <= now()
+  AND (held_until IS NULL OR held_until <= now())
+  AND EXISTS (SELECT FROM stepgate.workers WHERE id = $1 AND lease_until > clock_timestamp() FOR SHARE)
+RETURNING id::text AS id, lease_epoch, lost_leases
+"""
 _INPUTS = """
 SELECT run_id::text AS run_id, id::text AS id, input FROM stepgate.steps
 WHERE run_id = ANY($1::uuid[]) AND status <> ALL($2::text[])
@@ -148,10 +157,18 @@ class Claims:
         async with self._connection() as connection:
             await connection.execute(_DEREGISTER, worker_id)
 
-    async def claim(self, worker_id: WorkerId, pools: Sequence[str], limit: int) -> list[Claim]:
-        """Takes at most `limit` due runs of the pools, oldest first; none when the worker's lease has ended."""
+    async def claim(
+        self, worker_id: WorkerId, pools: Sequence[str], limit: int, only: RunId | None = None
+    ) -> list[Claim]:
+        """Takes at most `limit` due runs of the pools, oldest first; none when the worker's lease has ended.
+
+        With `only` it takes that run, if it is due, and no other.
+        """
         async with self._connection() as connection:
-            rows = await connection.fetch(CLAIM, worker_id, list(pools), limit)
+            if only is None:
+                rows = await connection.fetch(CLAIM, worker_id, list(pools), limit)
+            else:
+                rows = await connection.fetch(_CLAIM_ONE, worker_id, only)
             if not rows:
                 return []
             ids = [RunId(row["id"]) for row in rows]

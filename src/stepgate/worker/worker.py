@@ -25,13 +25,17 @@ HELD_RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`check_interval_s`: how often to look without being rung; `batch`: runs claimed at once; `runs`: held at once."""
+    """`check_interval_s`: how often to look without being rung; `batch`: runs claimed at once; `runs`: held at once.
+
+    With `only` no other run is touched: a command line moves the run it was asked to move.
+    """
 
     pools: tuple[str, ...] = ("default",)
     check_interval_s: float = 5.0
     batch: int = 64
     runs: int = 256
     lease_s: float = 30.0
+    only: RunId | None = None
 
 
 class Worker:
@@ -94,7 +98,7 @@ class Worker:
             room = min(self._options.batch, self._options.runs - len(self._drivers))
             if room <= 0 or self._stopping:
                 return 0
-            claims = await self._tools.claims.claim(self.id, self._options.pools, room)
+            claims = await self._tools.claims.claim(self.id, self._options.pools, room, self._options.only)
             for claim in claims:
                 self._take(claim)
             return len(claims)

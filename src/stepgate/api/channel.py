@@ -1,0 +1,7 @@
+"""By what a request came: a name that Stepgate's own programs give themselves, believed only with the local secret."""
+
+from typing import Final
+
+CHANNEL_HEADER: Final = "Stepgate-Channel"
+CLI: Final = "cli"
+CHANNELS: Final = frozenset({CLI})

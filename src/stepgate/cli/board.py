@@ -1,0 +1,102 @@
+"""Shows a run while it goes: a line for each step that comes to an end and, on a terminal, what is at work now."""
+
+from collections.abc import Sequence
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from stepgate.cli import outcome, words
+from stepgate.cli.text import plain_line
+from stepgate.domain.states import CLOSED, StepStatus
+from stepgate.engine import views
+
+AT_WORK = frozenset({StepStatus.PREPARING, StepStatus.APPROVED, StepStatus.RUNNING, StepStatus.COMPUTED})
+MOST_AT_WORK = 8
+KEY_WIDTH = 14
+
+
+class Board:
+    """`told` are steps whose end is old news; they are not shown again."""
+
+    def __init__(self, console: Console, told: frozenset[str] = frozenset()) -> None:
+        self._console = console
+        self._told = set(told)
+        self._waits: tuple[str, ...] = ()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        self.go_on()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hold()
+
+    def hold(self) -> None:
+        """Leaves the terminal to somebody else, such as a question."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.update(Text(""))
+            live.stop()
+
+    def go_on(self) -> None:
+        if self._console.is_terminal and self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=10, transient=True)
+            self._live.start()
+
+    def is_news(self, step: views.Step) -> bool:
+        return step.status in CLOSED and step.id not in self._told
+
+    def tell(self, step: views.Step) -> None:
+        """The end of a step, once."""
+        self._told.add(step.id)
+        style = words.STEP_STYLES[step.status]
+        line = Text.assemble(
+            (f"{words.STEP_MARKS.get(step.status, ' ')} ", style),
+            (f"{step.number:>2} ", "dim"),
+            (f"{plain_line(step.key):<{KEY_WIDTH}} ", "bold"),
+            f"{step.step_type:<12} ",
+            (f"{words.step_status(step):<10} ", style),
+            (f"{words.duration(words.took(step)):>8}  ", "dim"),
+            outcome.brief(step),
+        )
+        self._console.print(line, soft_wrap=True)
+        for text in outcome.excerpt(step):
+            self._console.print(Text(f"     {text}", style="dim"), soft_wrap=True)
+
+    def show(self, run: views.RunDetail, steps: Sequence[views.Step]) -> None:
+        """What is at work now and, when it changes, why nothing is."""
+        waits = tuple(words.waits(run)) if not any(step.status in AT_WORK for step in steps) else ()
+        if waits != self._waits:
+            self._waits = waits
+            if not self._live:
+                for sentence in waits:
+                    self.note(f"waits for {sentence}")
+        if self._live is not None:
+            self._live.update(_now(run, steps, waits))
+
+    def note(self, text: str, style: str = "dim") -> None:
+        self._console.print(Text(f"  {text}", style=style), soft_wrap=True)
+
+
+def _now(run: views.RunDetail, steps: Sequence[views.Step], waits: Sequence[str]) -> Group:
+    busy = [step for step in steps if step.status in AT_WORK]
+    rows: list[Spinner | Text] = []
+    for step in busy[:MOST_AT_WORK]:
+        took = words.duration(words.span_ms(step.started_at, None)) if step.started_at else ""
+        label = Text.assemble(
+            (f"{step.number:>2} ", "dim"),
+            (f"{plain_line(step.key):<{KEY_WIDTH}} ", "bold"),
+            f"{step.step_type:<12} ",
+            (f"{step.status.value:<10} ", "cyan"),
+            (took, "dim"),
+        )
+        rows.append(Spinner("dots", label, style="cyan"))
+    if len(busy) > MOST_AT_WORK:
+        rows.append(Text(f"  and {len(busy) - MOST_AT_WORK} more", style="dim"))
+    if not busy:
+        reason = f"waits for {'; '.join(waits)}" if waits else run.status.value
+        rows.append(Spinner("dots", Text(f"{run.progress.done} of {run.progress.total} steps, {reason}", style="dim")))
+    return Group(*rows)

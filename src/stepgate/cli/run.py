@@ -1,0 +1,138 @@
+"""`run`: a plan becomes a run, and the run is followed to its end or to a question."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stepgate.cli import faults, moving
+from stepgate.cli.client import Api
+from stepgate.cli.connect import Connection, connect
+from stepgate.cli.exits import Exit
+from stepgate.cli.faults import CliError
+from stepgate.cli.session import Session
+from stepgate.cli.terminal import say
+from stepgate.domain.errors import Problem
+from stepgate.domain.limits import MAX_PLAN_BYTES
+from stepgate.domain.params import read_arguments
+from stepgate.domain.plan_text import line_of, parse_plan_text
+from stepgate.domain.states import FINISHED, RunStatus
+from stepgate.engine import views
+
+
+async def run_plan(
+    session: Session,
+    plan: Path,
+    *,
+    params: Sequence[str],
+    workspace: str | None,
+    labels: Sequence[str],
+    yes: bool,
+    wait: bool,
+) -> Exit:
+    """Everything is checked before anything is made."""
+    text = read_plan(plan)
+    document = parse_plan_text(text, str(plan))
+    body: dict[str, Any] = {
+        "plan": document,
+        "params": read_arguments(document.get("params"), params),
+        "labels": read_labels(labels),
+        "start": True,
+    }
+    if workspace is not None:
+        body["workspace_path"] = workspace if session.settings.url else _absolute(workspace)
+    async with connect(session.settings) as connection:
+        run = await create(connection.api, body, plan, text)
+        session.run_id = run.id
+        if not wait:
+            return recorded(session, run)
+        say(session.terminal.progress, f"run {run.id} in ", (run.workspace_path, "bold"))
+        return await to_the_end(session, connection, run, yes=yes)
+
+
+async def go_on(session: Session, name: str, *, yes: bool) -> Exit:
+    """Takes a run up where it stands: a paused one is resumed, one that was never started is started."""
+    async with connect(session.settings) as connection:
+        run = await connection.api.run(name)
+        session.run_id = run.id
+        match run.status:
+            case RunStatus.PAUSED:
+                run = await connection.api.verb(run.id, "resume")
+            case RunStatus.PLANNED | RunStatus.CREATED:
+                run = await connection.api.verb(run.id, "start")
+            case _ if any(reason.kind == "execute" for reason in run.waiting_for):
+                run = await connection.api.verb(run.id, "start")
+            case _:
+                pass
+        open_undo = next((one.step_id for one in run.waiting_for if run.status in FINISHED), None)
+        return await to_the_end(session, connection, run, yes=yes, target=open_undo)
+
+
+async def to_the_end(
+    session: Session, connection: Connection, run: views.RunDetail, *, yes: bool, target: str | None = None
+) -> Exit:
+    """Follows with questions; a question that nobody could be asked is an error of its own."""
+    gates = moving.gates(session, yes=yes)
+    stand = await moving.follow(session, connection, run, gates, target)
+    if stand.asked and not stand.left and stand.exit is Exit.WAITING:
+        moving.unanswered(session, stand)
+        ended = await moving.conclude(session, connection, stand)
+        return Exit.USAGE if ended is Exit.WAITING else ended
+    return await moving.conclude(session, connection, stand)
+
+
+async def create(api: Api, body: dict[str, Any], plan: Path, text: bytes) -> views.RunDetail:
+    """Raises CliError whose faults say where in the file they are."""
+    try:
+        return await api.create(body)
+    except CliError as error:
+        error.problems = tuple(_placed(problem, plan, text) for problem in error.problems)
+        raise
+
+
+def recorded(session: Session, run: views.RunDetail) -> Exit:
+    """The run is there and due; some worker will take it up."""
+    go_on_command = session.command("run", "--continue", run.id)
+    if session.terminal.json:
+        session.answer({"run_id": run.id, "status": run.status.value, "continue_command": go_on_command})
+    else:
+        say(session.terminal.out, f"run {run.id} is recorded; a worker takes it up, or: {go_on_command}")
+    return Exit.COMPLETED
+
+
+def read_plan(path: Path) -> bytes:
+    """The file's bytes; raises CliError where there is no such plan."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_PLAN_BYTES + 1)
+    except FileNotFoundError as error:
+        raise faults.usage("PLAN", f"there is no file {str(path)!r}", "name a plan, such as plans/x.yaml") from error
+    except IsADirectoryError as error:
+        raise faults.usage("PLAN", f"{str(path)!r} is a folder", "name a plan file in it") from error
+    except (OSError, ValueError) as error:
+        raise faults.usage("PLAN", f"{str(path)!r} cannot be read: {error}", "name a readable file") from error
+
+
+def read_labels(arguments: Sequence[str]) -> dict[str, str]:
+    """`name=value` texts as a mapping; raises CliError for one that is none."""
+    labels: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or not name:
+            raise faults.usage("--label", f"{argument!r} is not of the form name=value", "write --label team=core")
+        if labels.setdefault(name, value) != value:
+            raise faults.usage("--label", f"{name} is given two values", "give each label once")
+    return labels
+
+
+def _absolute(path: str) -> str:
+    """Relative to the current folder, not to the workspace root; links stay for the engine to look at."""
+    return str(Path(path).absolute())
+
+
+def _placed(problem: Problem, plan: Path, text: bytes) -> Problem:
+    """The fault with file and line, where it lies in the plan."""
+    field = problem.field.removeprefix("plan.")
+    if not field.startswith(("version", "name", "goal", "params", "limits", "steps")):
+        return problem
+    line = line_of(text, field)
+    return problem if line is None else Problem(f"{plan}:{line}: {field}", problem.message, problem.fix)

@@ -1,0 +1,141 @@
+"""Numbers, times and states in the few words that tables and progress lines have room for."""
+
+from datetime import UTC, datetime
+
+from stepgate.cli.text import plain_line
+from stepgate.domain.states import RunStatus, StepStatus
+from stepgate.engine import views
+
+UNKNOWN = "unknown"
+NOTHING = "-"
+UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+STEP_STYLES = {
+    StepStatus.PENDING: "dim",
+    StepStatus.PREPARING: "cyan",
+    StepStatus.AWAITING_APPROVAL: "yellow",
+    StepStatus.APPROVED: "cyan",
+    StepStatus.RUNNING: "cyan",
+    StepStatus.COMPUTED: "cyan",
+    StepStatus.COMPLETED: "green",
+    StepStatus.FAILED: "red",
+    StepStatus.SKIPPED: "dim",
+    StepStatus.REJECTED: "red",
+    StepStatus.CANCELLED: "dim",
+    StepStatus.NEEDS_REVIEW: "yellow",
+}
+STEP_MARKS = {
+    StepStatus.COMPLETED: "✓",
+    StepStatus.FAILED: "✗",
+    StepStatus.REJECTED: "✗",
+    StepStatus.SKIPPED: "-",
+    StepStatus.CANCELLED: "-",
+    StepStatus.AWAITING_APPROVAL: "?",
+    StepStatus.NEEDS_REVIEW: "!",
+}
+RUN_STYLES = {
+    RunStatus.COMPLETED: "green",
+    RunStatus.FAILED: "red",
+    RunStatus.FAILING: "red",
+    RunStatus.AWAITING_APPROVAL: "yellow",
+    RunStatus.PAUSED: "yellow",
+    RunStatus.CANCELLED: "dim",
+}
+RISK_STYLES = {"low": "green", "medium": "yellow", "high": "bold red"}
+WAITS = {
+    "approval": "a decision on step {step}",
+    "workspace": "another run to leave the workspace",
+    "execute": "its next execute (step {step}), or its start",
+    "retry": "the next attempt of step {step}",
+    "budget": "a higher limit",
+    "review": "somebody to look at step {step}",
+    "executor": "a worker that has the executor of its next step",
+    "sandbox": "a worker with a sandbox",
+    "person": "somebody to go on with it",
+}
+
+
+def duration(milliseconds: float | None) -> str:
+    """`12 ms`, `0.84 s`, `2 m 5 s`."""
+    if milliseconds is None:
+        return NOTHING
+    if milliseconds < 100:
+        return f"{milliseconds:.0f} ms"
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} m" if hours else f"{minutes} m {rest} s"
+
+
+def usd(amount: str | None) -> str:
+    """Dollars as they were recorded; what nobody knows is not nothing."""
+    return UNKNOWN if amount is None else f"${amount}"
+
+
+def tokens(counts: views.Tokens) -> str:
+    """Input and output, where either is known."""
+    if counts.input is None and counts.output is None:
+        return NOTHING
+    return f"{_count(counts.input)} in, {_count(counts.output)} out"
+
+
+def size(count: int | None) -> str:
+    """`312 B`, `4.2 KiB`, `1.0 MiB`."""
+    if count is None:
+        return NOTHING
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, len(UNITS))
+    return f"{count / 1024**power:.1f} {UNITS[power - 1]}"
+
+
+def moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def local_time(text: str | None) -> str:
+    """In the zone of whoever looks."""
+    at = moment(text)
+    return NOTHING if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span_ms(begin: str | None, end: str | None) -> float | None:
+    """From one time to another, or to now."""
+    first = moment(begin)
+    last = moment(end) or datetime.now(UTC)
+    return None if first is None else max(0.0, (last - first).total_seconds() * 1000)
+
+
+def took(step: views.Step) -> float | None:
+    """How long the step worked; for one at work, how long so far."""
+    if step.latency_ms is not None:
+        return step.latency_ms
+    if step.status in (StepStatus.RUNNING, StepStatus.COMPUTED):
+        return span_ms(step.started_at, None)
+    return None
+
+
+def step_status(step: views.Step) -> str:
+    attempts = f" ({step.attempt} of {step.max_attempts})" if step.attempt > 1 else ""
+    return f"{step.status.value}{attempts}"
+
+
+def run_status(run: views.Run) -> str:
+    return f"{run.status.value} ({plain_line(run.reason)})" if run.reason else run.status.value
+
+
+def waits(run: views.RunDetail) -> list[str]:
+    """Why the run does not move, one sentence for each reason."""
+    keys = {step.id: step.key for step in run.steps}
+    sentences = []
+    for reason in run.waiting_for:
+        step = keys.get(reason.step_id or "", reason.step_id or "")
+        until = f", until {local_time(reason.until)}" if reason.until else ""
+        sentences.append(WAITS[reason.kind].format(step=plain_line(step)) + until)
+    return sentences
+
+
+def _count(count: int | None) -> str:
+    return UNKNOWN if count is None else f"{count:,}"
