@@ -1,6 +1,5 @@
 """Worker, health, step types: what this process can do."""
 
-import os
 from contextlib import suppress
 
 import asyncpg
@@ -69,7 +68,6 @@ def test_a_database_that_went_away_is_told_and_so_is_its_return(api: Api) -> Non
         assert response.status_code == 503
         assert response.json()["type"] == "urn:stepgate:error:database_unavailable"
         assert response.headers["retry-after"] == "1"
-        assert os.environ.get("PGPASSWORD", "-") not in response.text
     finally:
         api.do(_close_door(database, open_=True))
     assert name
