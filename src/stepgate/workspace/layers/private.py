@@ -121,7 +121,9 @@ class CopyLayer:
             return True
         if found is None or seen is None:
             return found is not None or seen is not None
-        return not seen.same(_Mark.of(found))
+        # Where a folder goes, what others put into it meanwhile counts too.
+        stays = touched.entry is not None and touched.entry.is_folder
+        return not (seen.same(_Mark.of(found)) if stays else seen == _Mark.of(found))
 
     def discard(self) -> None:
         for descriptor in (self.written, self.scratch):

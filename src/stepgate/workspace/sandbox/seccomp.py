@@ -74,7 +74,7 @@ _NUMBERS: Final[dict[str, tuple[int | None, int]]] = {
     "unshare": (272, 97),
     "userfaultfd": (323, 282),
     "vhangup": (153, 58),
-    "vmsplice": (316, 75),
+    "vmsplice": (278, 75),
 }
 _X86_ONLY: Final = {"iopl": 172, "ioperm": 173, "modify_ldt": 154, "uselib": 134, "create_module": 174}
 

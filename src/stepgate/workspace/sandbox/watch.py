@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.sandbox.command import Killed
@@ -26,7 +27,7 @@ class Watch:
         self._scratch = os.dup(layer.scratch)
         self._walking: asyncio.Future[tuple[Contents, Contents]] | None = None
         self._already: Contents | None = None
-        self._free = _free_bytes(self._written)
+        self._free = _Free.of(self._written)
 
     async def follow(self, first: int) -> None:
         """Runs until cancelled."""
@@ -59,16 +60,18 @@ class Watch:
         self._walking = asyncio.get_running_loop().run_in_executor(None, self._measure)
         written, scratch = await asyncio.shield(self._walking)
         limits = self._limits
-        hidden = written.closed or scratch.closed
+        used = self._free.less(_Free.of(self._written)) if written.closed or scratch.closed else _Free(0, 0)
         if written.bytes > limits.written_bytes:
             self._kill(Killed.DISK)
         elif scratch.bytes > limits.tmp_bytes:
             self._kill(Killed.TMP)
         elif written.files + scratch.files > limits.files:
             self._kill(Killed.FILES)
-        elif hidden and self._free - _free_bytes(self._written) > limits.written_bytes + limits.tmp_bytes:
-            # What lies in a folder closed to its own owner cannot be counted, but the disk shows it.
+        # What lies very deep or in a folder closed to its own owner cannot be counted, but the disk shows it.
+        elif used.bytes > limits.written_bytes + limits.tmp_bytes:
             self._kill(Killed.DISK)
+        elif used.files > 2 * limits.files:
+            self._kill(Killed.FILES)
 
     def _measure(self) -> tuple[Contents, Contents]:
         most = self._limits.files
@@ -86,6 +89,15 @@ class Watch:
         os.close(self._scratch)
 
 
-def _free_bytes(folder: int) -> int:
-    found = os.fstatvfs(folder)
-    return found.f_bavail * found.f_frsize
+@dataclass(frozen=True, slots=True)
+class _Free:
+    bytes: int
+    files: int
+
+    @classmethod
+    def of(cls, folder: int) -> "_Free":
+        found = os.fstatvfs(folder)
+        return cls(found.f_bavail * found.f_frsize, found.f_favail)
+
+    def less(self, now: "_Free") -> "_Free":
+        return _Free(self.bytes - now.bytes, self.files - now.files)

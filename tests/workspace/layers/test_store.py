@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stepgate.domain.errors import WorkspaceUnavailable
+from stepgate.workspace.access import Root
+from stepgate.workspace.layers.layer import Capture
+from stepgate.workspace.layers.store import Layers
+from stepgate.workspace.sandbox.launch import Launcher
+from tests.workspace.sandbox.lab import Lab
+
+
+def test_the_overlay_is_preferred_and_the_copy_taken_where_asked(tmp_path: Path) -> None:
+    overlay = Layers(tmp_path / "one").probe()
+    assert (overlay.capture, overlay.reasons) == (Capture.OVERLAY, ())
+    assert Layers(tmp_path / "two", captures=(Capture.COPY,)).probe().capture is Capture.COPY
+
+
+def test_no_kind_of_layer_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceUnavailable, match="no kind of layer"):
+        Layers(tmp_path, captures=()).probe()
+
+
+def test_a_probe_leaves_nothing(tmp_path: Path) -> None:
+    layers = Layers(tmp_path)
+    layers.probe()
+    assert list(layers.path.iterdir()) == []
+
+
+def test_a_layer_leaves_nothing_however_it_ends(lab: Lab, root: Root) -> None:
+    def fail() -> None:
+        with lab.layers.open(root) as layer:
+            assert (lab.layers.path / layer.id).is_dir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(lab.layers.path.iterdir()) == []
+
+
+def test_opening_costs_no_descriptor_after_closing(lab: Lab, root: Root) -> None:
+    lab.layers.probe()
+    before = _open_descriptors()
+    for _ in range(5):
+        with lab.layers.open(root):
+            pass
+    assert _open_descriptors() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes mounts of its own")
+def test_mounts_are_taken_away_with_their_layer(labs: Callable[[Capture], Lab], root: Root) -> None:
+    def mounts() -> int:
+        return len(Path(f"/proc/{Launcher.shared().pid}/mountinfo").read_text().splitlines())
+
+    lab = labs(Capture.OVERLAY)
+    lab.layers.probe()
+    with lab.layers.open(root):
+        pass
+    before = mounts()
+    for _ in range(3):
+        with lab.layers.open(root):
+            pass
+    # Answering an ordinary question shows that the launcher is past the unmounting, which nobody waits for.
+    with lab.layers.open(root):
+        assert mounts() == before + 1
+
+
+def test_living_layers_are_left_and_those_of_dead_processes_swept(lab: Lab, root: Root, tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom stepgate.workspace.layers.folder import LayerFolder\n"
+        "made = LayerFolder.make(Path(sys.argv[1]), os.geteuid())\n"
+        "(made.path / 'scratch/tmp/x').write_text('x')\nprint(made.id)\n"
+    )
+    with lab.layers.open(root) as layer:
+        dead = subprocess.run(
+            [sys.executable, "-c", script, str(lab.layers.path)], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        assert {entry.name for entry in lab.layers.path.iterdir()} == {layer.id, dead}
+        assert lab.layers.sweep() == 1
+        assert [entry.name for entry in lab.layers.path.iterdir()] == [layer.id]
+        assert lab.layers.sweep() == 0
+
+
+def test_a_workspace_that_holds_the_state_folder_is_refused(tmp_path: Path) -> None:
+    layers = Layers(tmp_path / "state")
+    with Root.open(tmp_path) as root, pytest.raises(WorkspaceUnavailable, match="state folder"), layers.open(root):
+        pass
+
+
+def test_opening_does_not_walk_the_workspace(labs: Callable[[Capture], Lab], root: Root) -> None:
+    lab = labs(Capture.OVERLAY)
+    for number in range(50):
+        (root.path / f"f{number}").write_text("x")
+    with lab.layers.open(root) as layer:
+        assert list(os.scandir(layer.written)) == []
+
+
+def _open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
