@@ -75,6 +75,20 @@ async def test_a_worker_claims_only_its_pools(committer: Committer, claims: Clai
     assert [claim.handle.run_id for claim in found] == [near.info.id]
 
 
+async def test_one_run_may_be_claimed_by_name(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> None:
+    await create(committer, workspace_id, chain(1))
+    wanted = await create(committer, workspace_id, chain(1), pool="far")
+    worker = await register(claims)
+    (claim,) = await claims.claim(worker, ["default"], 5, only=wanted.info.id)
+    assert (claim.handle.run_id, claim.handle.epoch) == (wanted.info.id, 1)
+    assert await claims.claim(worker, ["default"], 5, only=wanted.info.id) == []
+    await end_lease(superuser, worker)
+    await claims.release_failed(claim.handle)
+    assert await claims.claim(worker, ["default"], 5, only=wanted.info.id) == []
+
+
 async def test_a_claim_brings_the_inputs_of_open_steps_only(
     committer: Committer, claims: Claims, workspace_id: WorkspaceId
 ) -> None:

@@ -46,7 +46,7 @@ RETURNING run.id::text AS id, run.lease_epoch, run.lost_leases
 _CLAIM_ONE = """
 UPDATE stepgate.runs
 SET worker_id = $1, lease_epoch = lease_epoch + 1, held_until = NULL, held_for = NULL
-WHERE id = $2::uuid AND worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <= now()
+WHERE id = $2::uuid AND worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <= now() + interval '10 milliseconds'
   AND (held_until IS NULL OR held_until <= now())
   AND EXISTS (SELECT FROM stepgate.workers WHERE id = $1 AND lease_until > clock_timestamp() FOR SHARE)
 RETURNING id::text AS id, lease_epoch, lost_leases

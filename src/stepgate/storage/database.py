@@ -20,6 +20,8 @@ APP_ROLE = "stepgate_app"
 OLDEST_VERSION = 140000
 PARTITIONS_AHEAD = 12
 CONNECT_TIMEOUT_S = 10.0
+REPLAN_S = 30
+"""A plan made while a table was small is not kept for long."""
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 # $1 is the restricted role, $2 our schema: it counts only where this database grants it something.
@@ -169,7 +171,7 @@ class Database:
             "timeout": CONNECT_TIMEOUT_S,
             "statement_cache_size": 0 if self._pooler else 100,
             "max_cacheable_statement_size": 0,
-            "max_cached_statement_lifetime": 0,
+            "max_cached_statement_lifetime": REPLAN_S,
         }
 
     def _server_settings(self, purpose: str, settings: Mapping[str, str] | None) -> dict[str, str]:
