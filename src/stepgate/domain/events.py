@@ -88,7 +88,22 @@ def step_started(actor: Actor, at: int, step: StepId, attempt: int, action_hash:
 
 def step_result(type_: EventType, actor: Actor, at: int, step: StepId, attempt: int, result: StepResult) -> Event:
     """`step.computed`: the change set is durable; `step.completed`: the step is done and its effect applied."""
-    return Event(type_, step, actor, at, {"attempt": attempt, **result._asdict()})
+    return Event(
+        type_,
+        step,
+        actor,
+        at,
+        {
+            "attempt": attempt,
+            "output_sha256": result.output_sha256,
+            "output_size": result.output_size,
+            "change_set_id": result.change_set_id,
+            "change_set_digest": result.change_set_digest,
+            "workspace_before": result.workspace_before,
+            "workspace_after": result.workspace_after,
+            "latency_ms": result.latency_ms,
+        },
+    )
 
 
 def approval_requested(actor: Actor, at: int, step: StepId, approval: Approval) -> Event:

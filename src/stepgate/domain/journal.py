@@ -6,7 +6,7 @@
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -68,16 +68,21 @@ def seal(run_id: RunId, head: Head, events: Sequence[Event]) -> tuple[list[Recor
 
 
 def parse(body: bytes | str) -> Event:
-    """The event in a stored text."""
-    value = orjson.loads(body)
-    step_id = value["step_id"]
-    return Event(
-        EventType(value["type"]),
-        None if step_id is None else StepId(step_id),
-        Actor(**value["actor"]),
-        value["at"],
-        value["data"],
-    )
+    """The event in a stored text; raises IntegrityError where it is none, or of a version this code does not know."""
+    try:
+        value = orjson.loads(body)
+        if value["v"] != VERSION:
+            raise IntegrityError(f"an event of version {value['v']}: this code knows version {VERSION}")
+        step_id = value["step_id"]
+        return Event(
+            EventType(value["type"]),
+            None if step_id is None else StepId(step_id),
+            Actor(**value["actor"]),
+            value["at"],
+            value["data"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"the text is no event: {error}") from error
 
 
 class Verdict(NamedTuple):
@@ -102,7 +107,10 @@ def verify(run_id: RunId, records: Iterable[Record], expected: Head | None = Non
             return Verdict(False, head.seq, head.hash, head.seq + 1, reason)
         head = Head(record.seq, record.hash)
     if expected is not None and head != expected:
-        reason = "the chain ends before its recorded head" if head.seq < expected.seq else "the head differs"
+        if head.seq == expected.seq:
+            return Verdict(False, head.seq, head.hash, head.seq, "the last event is not the recorded head")
+        short = head.seq < expected.seq
+        reason = "the chain ends before its recorded head" if short else "the chain goes on behind its recorded head"
         return Verdict(False, head.seq, head.hash, min(head.seq, expected.seq) + 1, reason)
     return Verdict(True, head.seq, head.hash)
 
@@ -115,19 +123,14 @@ def _fault(run_id: RunId, head: Head, record: Record) -> str | None:
     if sha256(head.hash + record.body).digest() != record.hash:
         return "the text does not give the recorded hash"
     try:
-        value: dict[str, Any] = orjson.loads(record.body)
-    except orjson.JSONDecodeError:
-        return "the text is not JSON"
-    copies = (run_id, record.seq, record.type, record.step_id, record.actor, record.at)
-    told = (
-        value.get("run_id"),
-        value.get("seq"),
-        value.get("type"),
-        value.get("step_id"),
-        (value.get("actor") or {}).get("id"),
-        value.get("at"),
-    )
-    return None if copies == told else "a copied column differs from the text"
+        value = orjson.loads(record.body)
+        told = (*tuple(value[name] for name in ("run_id", "seq", "type", "step_id", "at")), value["actor"]["id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return "the text is no event"
+    copies = (record.run_id, record.seq, record.type, record.step_id, record.at, record.actor)
+    if told != copies:
+        return "a copied column differs from the text"
+    return None if record.run_id == run_id else "the event belongs to another run"
 
 
 def require(verdict: Verdict) -> None:

@@ -187,7 +187,6 @@ NO_STEPS: "HashTrieMap[StepId, StepState]" = HashTrieMap()
 NO_LINKS: "HashTrieMap[StepId, tuple[StepId, ...]]" = HashTrieMap()
 NO_KEYS: "HashTrieMap[str, StepId]" = HashTrieMap()
 NO_IDS: "HashTrieSet[StepId]" = HashTrieSet()
-NO_TIMERS: "HashTrieMap[StepId, int]" = HashTrieMap()
 
 
 class RunState(NamedTuple):
@@ -200,9 +199,23 @@ class RunState(NamedTuple):
     allowance: str | None = None
     """`start`: every ready step may run; `execute`: only granted ones; None: nothing may."""
     revision: int = 0
-    steps: "HashTrieMap[StepId, StepState]" = NO_STEPS
     keys: "HashTrieMap[str, StepId]" = NO_KEYS
+    total: int = 0
+    """Planned steps (undo steps are not counted)."""
+    last_step: StepId | None = None
+    """The planned step with the highest number."""
+    usage: Usage = NO_USAGE
+    queued_at: int | None = None
+    started_at: int | None = None
+    completed_at: int | None = None
+    undone_at: int | None = None
+
+    last_at: int = 0
+    """From here on: what an event about a step can change (see `filing`)."""
+    workspace_rev: str | None = None
+    steps: "HashTrieMap[StepId, StepState]" = NO_STEPS
     dependents: "HashTrieMap[StepId, tuple[StepId, ...]]" = NO_LINKS
+    """step -> the steps that had to wait for it when they were added."""
     ready: "HashTrieSet[StepId]" = NO_IDS
     """Startable now: unblocked, allowed, no retry pending."""
     held: "HashTrieSet[StepId]" = NO_IDS
@@ -210,23 +223,14 @@ class RunState(NamedTuple):
     in_flight: "HashTrieSet[StepId]" = NO_IDS
     asking: "HashTrieSet[StepId]" = NO_IDS
     review: "HashTrieSet[StepId]" = NO_IDS
-    timers: "HashTrieMap[StepId, int]" = NO_TIMERS
-    """step -> when it must be looked at: a retry, or the expiry of its question."""
-    next_timer: int | None = None
+    retrying: "HashTrieSet[StepId]" = NO_IDS
+    """Startable again, once `retry_at` has come."""
+    timers: tuple[tuple[int, StepId], ...] = ()
+    """When a step must be looked at, soonest first: for its retry, or for the expiry of its question."""
     open: int = 0
     """Steps not closed."""
     done: int = 0
-    """Planned steps closed (undo steps are not counted)."""
-    total: int = 0
-    usage: Usage = NO_USAGE
-    workspace_rev: str | None = None
-    queued_at: int | None = None
-    started_at: int | None = None
-    completed_at: int | None = None
-    undone_at: int | None = None
-    last_at: int = 0
-    last_step: StepId | None = None
-    """The planned step with the highest number."""
+    """Planned steps closed."""
 
     @property
     def status(self) -> RunStatus:
@@ -236,14 +240,14 @@ class RunState(NamedTuple):
             and self.phase in (RunStatus.RUNNING, RunStatus.QUEUED)
             and not self.ready
             and not self.in_flight
-            and not self._retrying
+            and not self.retrying
         ):
             return RunStatus.AWAITING_APPROVAL
         return self.phase
 
     @property
-    def _retrying(self) -> bool:
-        return any(step not in self.asking for step in self.timers)
+    def next_timer(self) -> int | None:
+        return self.timers[0][0] if self.timers else None
 
     @property
     def finished(self) -> bool:

@@ -258,6 +258,9 @@ ANYTIME: Final = frozenset({E.STEP_DISCARDED, *_CALLS})
 """Step events that record a fact without moving the step: a late result, a call and what it cost."""
 
 
+_STEP_TARGETS = {status: {**row, **dict.fromkeys(ANYTIME, (status,))} for status, row in STEP_TRANSITIONS.items()}
+
+
 def run_targets(phase: RunStatus, event: EventType) -> tuple[RunStatus, ...]:
     """The phases this event may lead to from here; empty where it is not allowed."""
     return RUN_TRANSITIONS.get(phase, {}).get(event, ())
@@ -265,6 +268,4 @@ def run_targets(phase: RunStatus, event: EventType) -> tuple[RunStatus, ...]:
 
 def step_targets(status: StepStatus, event: EventType) -> tuple[StepStatus, ...]:
     """The statuses this event may lead to from here; empty where it is not allowed."""
-    if event in ANYTIME:
-        return (status,)
-    return STEP_TRANSITIONS[status].get(event, ())
+    return _STEP_TARGETS[status].get(event, ())

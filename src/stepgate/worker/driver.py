@@ -161,8 +161,8 @@ class Driver:
     def _fill(self) -> bool:
         state = self.handle.state
         found = [*state.in_flight, *state.ready]
-        if state.timers:
-            found += state.timers
+        if state.retrying:
+            found += state.retrying
         self._queue = [
             (state.steps[step].spec.number, step)
             for step in found

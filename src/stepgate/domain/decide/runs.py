@@ -131,7 +131,7 @@ def poison(turn: Turn, command: Poison) -> None:
         return
     suspects = turn.in_order(state.in_flight)
     if not suspects:
-        suspects = [step for step in turn.in_order({*state.ready, *state.timers}) if startable(state, step, turn.now)]
+        suspects = [step for step in turn.in_order([*state.ready, *state.retrying]) if startable(state, step, turn.now)]
     error = error_data("poison", "three workers were lost on this step without one new fact")
     for step in suspects:
         turn.say(E.STEP_NEEDS_REVIEW, step.id, reason="poison", error=error)
