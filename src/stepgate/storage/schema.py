@@ -28,6 +28,8 @@ async def upgrade(url: str) -> SchemaState:
     Raises DatabaseUnavailable, or SchemaMismatch where the database is newer than the code.
     """
     before = await state(url)
+    if before.fits:
+        return before
     with translated(place(url)):
         await asyncio.to_thread(migrations.upgrade, normalise(url))
     return before

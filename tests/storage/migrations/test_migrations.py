@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -140,3 +142,11 @@ def test_a_percent_sign_in_a_password_survives(database_url: str) -> None:
 def test_downgrading_goes_one_step(database_url: str) -> None:
     migrations.downgrade(database_url, "base")
     assert asyncio.run(current(database_url)) is None
+
+
+def test_the_revisions_are_read_as_alembic_reads_them() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations.FOLDER).replace("%", "%%"))
+    script = ScriptDirectory.from_config(config)
+    assert migrations.revisions() == {one.revision: one.down_revision for one in script.walk_revisions()}
+    assert migrations.head() == script.get_current_head()
