@@ -141,7 +141,7 @@ class Queries:
             await _run_row(connection, run_id)
             found = await step_rows.named(connection, run_id, name)
         if found is None:
-            raise NotFound(f"the run has no step {name!r}", field="step", fix="name it by its key or number")
+            raise NotFound(f"the run has no step {name!r}", field="step_id", fix="name it by its key or number")
         return found
 
     async def step(self, run_id: RunId, step_id: StepId) -> views.Step:
