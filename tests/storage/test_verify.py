@@ -119,7 +119,7 @@ async def test_a_changed_copy_beside_the_text_is_found(proven: Proven, change: s
     [
         "UPDATE stepgate.runs SET head_seq = 7 WHERE id = THE_RUN",
         "UPDATE stepgate.runs SET head_hash = sha256('x') WHERE id = THE_RUN",
-        "UPDATE stepgate.runs SET status = 'completed' WHERE id = THE_RUN",
+        "UPDATE stepgate.runs SET status = 'completed', phase = 'completed' WHERE id = THE_RUN",
         "UPDATE stepgate.runs SET goal = 'another' WHERE id = THE_RUN",
         "UPDATE stepgate.runs SET wake_at = NULL WHERE id = THE_RUN",
         "UPDATE stepgate.runs SET labels = '{}' WHERE id = THE_RUN",

@@ -190,7 +190,8 @@ class Committer:
         else:
             handle.state = entry.after
         entry.accepted()
-        self._place_waiting(handle)
+        if handle.waiting:
+            self._place_waiting(handle)
 
     def _place_waiting(self, handle: RunHandle) -> None:
         waiting, handle.waiting = handle.waiting, []
