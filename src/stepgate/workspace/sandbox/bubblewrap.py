@@ -46,8 +46,9 @@ class Blueprint:
         """How every command is run at the level `bwrap-full`. Raises NotReachable."""
         environment = {"PATH": ":".join(self.files.path), **_ENVIRONMENT}
         options = (*_NAMESPACES, *self.files.arguments(launcher))
+        shown = self.files.shown_arguments(launcher)
         bwrap = self.bwrap.reached(launcher)
-        return Recipe(Level.BWRAP_FULL, launcher, bwrap, options, environment, seccomp.program())
+        return Recipe(Level.BWRAP_FULL, launcher, bwrap, options, shown, environment, seccomp.program())
 
 
 class Sandbox:

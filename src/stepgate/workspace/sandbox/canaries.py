@@ -153,8 +153,8 @@ async def _survivors(runner: Runner, python: str) -> Canary:
         command = Command((python, "-I", "-S", "-c", _DAEMON), limits=_LIMITS)
 
         def begun(_stream: str, _bytes: bytes) -> None:
-            lived.append(_is_locked(layer))
             stop.set()
+            lived.append(_is_locked(layer))
 
         finished = await Running(runner.recipe, command, layer, begun).run(stop)
         if finished.killed is not Killed.CANCEL or lived != [True]:
@@ -166,7 +166,10 @@ async def _survivors(runner: Runner, python: str) -> Canary:
 
 def _is_locked(layer: Layer) -> bool:
     # In /tmp, as a lock taken through an overlay is not seen on the file below it.
-    held = os.open("tmp/held", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=layer.scratch)
+    try:
+        held = os.open("tmp/held", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=layer.scratch)
+    except FileNotFoundError:
+        return False
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -44,7 +44,7 @@ class FileSystem:
         return cls(order, tuple(shown), prepare_etc(state_dir / "sandbox"), missing)
 
     def arguments(self, launcher: Launcher) -> tuple[str, ...]:
-        """bubblewrap's arguments for everything but the workspace.
+        """bubblewrap's arguments for everything but the workspace, scratch and folders shown.
 
         Raises NotReachable where the sandbox's user cannot come to a folder.
         """
@@ -55,9 +55,12 @@ class FileSystem:
                 arguments += ["--symlink", str(path.readlink()), str(path)]
             elif path.is_dir():
                 arguments += ["--ro-bind", str(path), str(path)]
-        for place, folder in (("/etc", self.etc), *self.shown):
-            arguments += ["--ro-bind", launcher.reach(folder), place]
+        arguments += ["--ro-bind", launcher.reach(self.etc), "/etc"]
         return (*arguments, "--proc", "/proc", "--dev", "/dev")
+
+    def shown_arguments(self, launcher: Launcher) -> tuple[str, ...]:
+        """Those for folders outside /usr; they come after /tmp, beneath which one may lie. Raises NotReachable."""
+        return tuple(part for place, folder in self.shown for part in ("--ro-bind", launcher.reach(folder), place))
 
     def resolve(self, name: str) -> str | None:
         """The path of the program that PATH inside leads to, None when there is none.

@@ -22,6 +22,7 @@ from stepgate.workspace.sandbox.output import Stream
 from stepgate.workspace.sandbox.start import Report, start
 from stepgate.workspace.sandbox.watch import Watch
 
+_PATIENCE_S: Final = 5.0
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
 _SIGNALLED: Final = 128
@@ -35,6 +36,7 @@ class Recipe:
     launcher: Launcher
     bwrap: str
     options: tuple[str, ...]
+    shown: tuple[str, ...]
     environment: Mapping[str, str]
     filter: bytes
 
@@ -47,6 +49,7 @@ class Recipe:
             *("--clearenv", *given),
             *self.options,
             *layer.mounts(),
+            *self.shown,
             *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", f"{WORKSPACE}/{cwd}" if cwd else WORKSPACE),
         )
 
@@ -196,16 +199,23 @@ class Running:
             task.add_done_callback(self._unwatched)
         try:
             await self._gone.wait()
-            report = await self._report
-            # Every process that could hold a pipe's other end is dead, so both streams end.
-            for stream in streams:
-                await stream.ended.wait()
+            report = await self._end_of(streams)
         finally:
             for task in beside:
                 task.cancel()
         if self._fault is not None:
             raise self._fault
         return report
+
+    async def _end_of(self, streams: tuple[Stream, Stream]) -> Report | None:
+        # Every process that could be waited for or hold a pipe's other end is dead; else this was no sandbox.
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                for stream in streams:
+                    await stream.ended.wait()
+                return await asyncio.shield(self._report)
+        except TimeoutError:
+            raise SandboxUnavailable("a process outlived its sandbox") from None
 
     def _unwatched(self, task: asyncio.Task[None]) -> None:
         # Nothing may run whose limits are not watched.
