@@ -1,5 +1,6 @@
 """Shows a run while it goes: a line for each step that comes to an end and, on a terminal, what is at work now."""
 
+import time
 from collections.abc import Sequence
 from typing import Self
 
@@ -19,12 +20,14 @@ KEY_WIDTH = 14
 
 
 class Board:
-    """`told` are steps whose end is old news; they are not shown again."""
+    """`told` are steps whose end is old news; `answers`: whoever looks is asked at gates and need not be told of them."""
 
-    def __init__(self, console: Console, told: frozenset[str] = frozenset()) -> None:
+    def __init__(self, console: Console, told: frozenset[str] = frozenset(), *, answers: bool = False) -> None:
         self._console = console
         self._told = set(told)
+        self._answers = answers
         self._waits: tuple[str, ...] = ()
+        self._since: dict[tuple[str, StepStatus], float] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -38,7 +41,6 @@ class Board:
         """Leaves the terminal to somebody else, such as a question."""
         live, self._live = self._live, None
         if live is not None:
-            live.update(Text(""))
             live.stop()
 
     def go_on(self) -> None:
@@ -62,41 +64,42 @@ class Board:
             (f"{words.duration(words.took(step)):>8}  ", "dim"),
             outcome.brief(step),
         )
-        self._console.print(line, soft_wrap=True)
-        for text in outcome.excerpt(step):
-            self._console.print(Text(f"     {text}", style="dim"), soft_wrap=True)
+        more = (Text(f"     {text}", style="dim") for text in outcome.excerpt(step))
+        self._console.print(Text("\n").join([line, *more]), soft_wrap=True)
 
     def show(self, run: views.RunDetail, steps: Sequence[views.Step]) -> None:
         """What is at work now and, when it changes, why nothing is."""
-        waits = tuple(words.waits(run)) if not any(step.status in AT_WORK for step in steps) else ()
+        still = not any(step.status in AT_WORK for step in steps)
+        waits = tuple(words.waits(run, but="approval" if self._answers else None)) if still else ()
         if waits != self._waits:
             self._waits = waits
             if not self._live:
                 for sentence in waits:
                     self.note(f"waits for {sentence}")
         if self._live is not None:
-            self._live.update(_now(run, steps, waits))
+            self._live.update(self._now(run, steps, waits))
 
     def note(self, text: str, style: str = "dim") -> None:
         self._console.print(Text(f"  {text}", style=style), soft_wrap=True)
 
-
-def _now(run: views.RunDetail, steps: Sequence[views.Step], waits: Sequence[str]) -> Group:
-    busy = [step for step in steps if step.status in AT_WORK]
-    rows: list[Spinner | Text] = []
-    for step in busy[:MOST_AT_WORK]:
-        took = words.duration(words.span_ms(step.started_at, None)) if step.started_at else ""
-        label = Text.assemble(
-            (f"{step.number:>2} ", "dim"),
-            (f"{plain_line(step.key):<{KEY_WIDTH}} ", "bold"),
-            f"{step.step_type:<12} ",
-            (f"{step.status.value:<10} ", "cyan"),
-            (took, "dim"),
-        )
-        rows.append(Spinner("dots", label, style="cyan"))
-    if len(busy) > MOST_AT_WORK:
-        rows.append(Text(f"  and {len(busy) - MOST_AT_WORK} more", style="dim"))
-    if not busy:
-        reason = f"waits for {'; '.join(waits)}" if waits else run.status.value
-        rows.append(Spinner("dots", Text(f"{run.progress.done} of {run.progress.total} steps, {reason}", style="dim")))
-    return Group(*rows)
+    def _now(self, run: views.RunDetail, steps: Sequence[views.Step], waits: Sequence[str]) -> Group:
+        busy = [step for step in steps if step.status in AT_WORK]
+        rows: list[Spinner | Text] = []
+        for step in busy[:MOST_AT_WORK]:
+            # What `started_at` says is the first attempt, perhaps of yesterday.
+            began = self._since.setdefault((step.id, step.status), time.monotonic())
+            label = Text.assemble(
+                (f"{step.number:>2} ", "dim"),
+                (f"{plain_line(step.key):<{KEY_WIDTH}} ", "bold"),
+                f"{step.step_type:<12} ",
+                (f"{step.status.value:<10} ", "cyan"),
+                (f"{time.monotonic() - began:6.1f} s", "dim"),
+            )
+            rows.append(Spinner("dots", label, style="cyan"))
+        if len(busy) > MOST_AT_WORK:
+            rows.append(Text(f"  and {len(busy) - MOST_AT_WORK} more", style="dim"))
+        if not busy:
+            reason = f"waits for {'; '.join(waits)}" if waits else run.status.value
+            progress = f"{run.progress.done} of {run.progress.total} steps, {reason}"
+            rows.append(Spinner("dots", Text(progress, style="dim")))
+        return Group(*rows)

@@ -106,13 +106,7 @@ async def cost(session: Session, name: str) -> Exit:
             )
         if found.by_step:
             out.print(table)
-        say(
-            out,
-            f"total: {words.usd(found.total_cost_usd)}, {found.calls} model calls, {words.tokens(found.tokens)} tokens",
-        )
-        if found.unknown_calls:
-            known = words.usd(found.known_cost_usd)
-            say(out, (f"known: {known}; the cost of {found.unknown_calls} calls is unknown", "yellow"))
+        say(out, f"total: {summary.total(found)}")
         return Exit.COMPLETED
 
 

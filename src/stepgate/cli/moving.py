@@ -20,7 +20,7 @@ async def follow(
     await connection.start_worker(run.id)
     steps = await StepPages(connection.api, run.id).read(run)
     told = frozenset(step.id for step in steps if step.status in CLOSED)
-    with Board(session.terminal.progress, told) as board:
+    with Board(session.terminal.progress, told, answers=gates.can_decide) as board:
         return await Follower(connection, run.id, board, gates, target).follow()
 
 

@@ -35,7 +35,7 @@ def excerpt(step: views.Step) -> list[str]:
     """The beginning of what a model wrote, or the end of what a failed command printed."""
     output = step.output if isinstance(step.output, Mapping) else {}
     if step.step_type in TEXT_STEPS and isinstance(output.get("text"), str):
-        lines = plain(output["text"]).rstrip().splitlines()
+        lines = [line for line in plain(output["text"]).splitlines() if line.strip()]
         if len(lines) > EXCERPT_LINES:
             return [*lines[:EXCERPT_LINES], f"… {len(lines) - EXCERPT_LINES} more lines"]
         return lines
@@ -62,6 +62,8 @@ def _files(output: Mapping[str, Any]) -> str:
     if not isinstance(files, list):
         return ""
     count = _number(output.get("files_total")) or len(files)
+    if count == 0:
+        return "nothing changed"
     if count == 1:
         file = files[0]
         return f"{file.get('op', 'change')} {exact_line(str(file.get('path', '')), 80)}"

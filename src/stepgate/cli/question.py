@@ -17,11 +17,6 @@ SHOWN_APART = frozenset(
     {"title", "command", "shell", "executable", "cwd", "env", "stdin", "sandbox", "limits", "notes", "diff", "files"}
     | {"truncated", "step", "workspace", "requester", "risk", "cost_so_far_usd", "claim", "no_preview", "path", "reads"}
 )
-LIMIT_WORDS = (
-    ("wall_s", "{} s"),
-    ("memory_bytes", "{} bytes of memory"),
-    ("pids", "{} processes"),
-)
 
 
 def show(console: Console, step: views.Step, *, whole: bool = False) -> None:
@@ -66,7 +61,18 @@ def _command(shown: Mapping[str, Any], *, whole: bool) -> Iterator[RenderableTyp
         network = f", network: {plain_line(str(sandbox.get('network')))}" if sandbox.get("network") else ""
         yield _line("sandbox", f"{plain_line(str(sandbox.get('level') or 'none'))}{network}")
     if limits := shown.get("limits"):
-        yield _line("limits", ", ".join(word.format(limits[name]) for name, word in LIMIT_WORDS if name in limits))
+        yield _line("limits", _main_limits(limits))
+
+
+def _main_limits(limits: Mapping[str, Any]) -> str:
+    shown = []
+    if "wall_s" in limits:
+        shown.append(f"{limits['wall_s']:g} s")
+    if "memory_bytes" in limits:
+        shown.append(f"{words.size(limits['memory_bytes'])} of memory")
+    if "pids" in limits:
+        shown.append(f"{limits['pids']} processes")
+    return ", ".join(shown)
 
 
 def _notes(shown: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -91,7 +97,7 @@ def _change(shown: Mapping[str, Any], *, whole: bool) -> Iterator[RenderableType
 def _details(approval: views.ApprovalRef, shown: Mapping[str, Any]) -> Iterator[RenderableType]:
     workspace = shown.get("workspace") or {}
     yield _line("workspace", exact_line(str(workspace.get("path", ""))))
-    yield _line("revision", exact_line(str(workspace.get("rev", ""))))
+    yield _line("at rev", exact_line(str(workspace.get("rev", ""))))
     if shown.get("requester"):
         yield _line("asked by", plain_line(str(shown["requester"])))
     if shown.get("cost_so_far_usd") is not None:

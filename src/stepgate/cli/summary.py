@@ -76,6 +76,7 @@ def document(summary: Summary) -> dict[str, Any]:
         "tokens": run.tokens.model_dump(mode="json"),
         "duration_s": None if ms is None else round(ms / 1000, 3),
         "model": summary.models,
+        "undone": run.undone_at is not None,
         "undo_command": summary.undo_command,
     }
 
@@ -103,7 +104,7 @@ def show(console: Console, settings: Settings, summary: Summary) -> None:
         say(console, (f"and {len(summary.steps) - FEW_STEPS} more steps", "dim"))
     run = summary.run
     say(console, f"run {run.id}: ", (words.run_status(run), words.RUN_STYLES.get(run.status, "")), _after(summary))
-    say(console, f"total: {_total(summary)}")
+    say(console, f"total: {total(summary.cost)}")
     verification(console, summary.verification)
     say(console, f"workspace: {exact_line(run.workspace_path)}")
     next_commands(console, settings, summary)
@@ -168,8 +169,8 @@ def _after(summary: Summary) -> str:
     return "" if ms is None else f" after {words.duration(ms)}"
 
 
-def _total(summary: Summary) -> str:
-    cost = summary.cost
+def total(cost: views.Cost) -> str:
+    """The sum and of how many calls; or what of it is known."""
     calls = f"{cost.calls} model call{'' if cost.calls == 1 else 's'}"
     if cost.total_cost_usd is not None:
         return f"{words.usd(cost.total_cost_usd)}, {calls}"

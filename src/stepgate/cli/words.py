@@ -123,14 +123,19 @@ def step_status(step: views.Step) -> str:
 
 
 def run_status(run: views.Run) -> str:
-    return f"{run.status.value} ({plain_line(run.reason)})" if run.reason else run.status.value
+    more = [plain_line(run.reason)] if run.reason else []
+    if run.undone_at is not None:
+        more.append("undone")
+    return f"{run.status.value} ({', '.join(more)})" if more else run.status.value
 
 
-def waits(run: views.RunDetail) -> list[str]:
-    """Why the run does not move, one sentence for each reason."""
+def waits(run: views.RunDetail, *, but: str | None = None) -> list[str]:
+    """Why the run does not move, one phrase for each reason, but for one kind."""
     keys = {step.id: step.key for step in run.steps}
     sentences = []
     for reason in run.waiting_for:
+        if reason.kind == but:
+            continue
         step = keys.get(reason.step_id or "", reason.step_id or "")
         until = f", until {local_time(reason.until)}" if reason.until else ""
         sentences.append(WAITS[reason.kind].format(step=plain_line(step)) + until)

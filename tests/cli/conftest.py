@@ -1,0 +1,133 @@
+"""Runs the real command: with a database of the test's own in the shared cluster, and a state folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.terminals import Terminal
+from tests.fixtures.database import CLUSTER_VARIABLE
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one object on standard output; anything else there fails the test."""
+        return json.loads(self.out)
+
+    def __repr__(self) -> str:
+        return f"exit {self.code}\n--- out\n{self.out}\n--- err\n{self.err}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """The command in a folder (which is the workspace root) and an environment."""
+
+    cwd: Path
+    environment: Mapping[str, str]
+    argv: tuple[str, ...] = field(default=(sys.executable, "-m", "stepgate"))
+
+    @property
+    def state_dir(self) -> Path:
+        return Path(self.environment["STEPGATE_STATE_DIR"])
+
+    def __call__(self, *words: str, stdin: str | None = None) -> Result:
+        done = subprocess.run(
+            [*self.argv, *words],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            cwd=self.cwd,
+            env=dict(self.environment),
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """Left to the test; its streams are pipes."""
+        return subprocess.Popen(
+            [*self.argv, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.cwd,
+            env=dict(self.environment),
+        )
+
+    def at_terminal(self, *words: str) -> Terminal:
+        return Terminal([*self.argv, *words], self.environment, self.cwd)
+
+    def having(self, **variables: str | None) -> "Cli":
+        """The same with other variables; None removes one."""
+        changed = {**self.environment, **{name: value for name, value in variables.items() if value is not None}}
+        for name, value in variables.items():
+            if value is None:
+                changed.pop(name, None)
+        return Cli(self.cwd, changed, self.argv)
+
+    def inside(self, cwd: Path) -> "Cli":
+        return Cli(cwd, self.environment, self.argv)
+
+    def plan(self, text: str, name: str = "plan.yaml") -> str:
+        """A plan file in the folder."""
+        (self.cwd / name).write_text(text)
+        return name
+
+
+@pytest.fixture
+def anywhere(tmp_path: Path) -> Cli:
+    """No database is named: for what needs none, or starts one of its own below the state folder."""
+    kept = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", CLUSTER_VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name in kept}
+    # Byte code is kept beside the cluster, so that the second command starts fast, also where none may be written.
+    environment["PYTHONPYCACHEPREFIX"] = str(Path(os.environ[CLUSTER_VARIABLE]) / "pycache")
+    environment["STEPGATE_STATE_DIR"] = str(tmp_path / "state")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Cli(folder, environment)
+
+
+@pytest.fixture
+def cli(anywhere: Cli, database_url: str) -> Cli:
+    """With a migrated database of its own."""
+    return anywhere.having(DATABASE_URL=database_url)
+
+
+READ = """
+version: 1
+goal: Read a file
+steps:
+  - key: look
+    type: read_file
+    input: {path: note.txt}
+"""
+WRITE = """
+version: 1
+goal: Write a note
+steps:
+  - key: write
+    type: edit_file
+    input: {path: note.txt, content: "new\\n"}
+  - key: look
+    type: read_file
+    input: {path: note.txt}
+"""
