@@ -63,7 +63,7 @@ async def test_a_bubblewrap_that_isolates_nothing_is_not_used(tmp_path: Path, mo
     monkeypatch.setattr(bubblewrap, "candidates", lambda: iter([Bubblewrap(programs, "bwrap")]))
     with pytest.raises(SandboxUnavailable) as caught:
         await Sandbox.probe(state_dir=tmp_path / "state", python_prefix=Path("/usr"))
-    for name in ("unix socket", "loopback", "other processes", "privileges", "nothing heard"):
+    for name in ("unix socket", "loopback", "other processes", "privileges", "nothing heard", "survivors"):
         assert name in caught.value.message
     assert caught.value.fix
 

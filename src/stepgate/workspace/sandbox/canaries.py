@@ -156,7 +156,10 @@ async def _survivors(runner: Runner, python: str) -> Canary:
             stop.set()
             lived.append(_is_locked(layer))
 
-        finished = await Running(runner.recipe, command, layer, begun).run(stop)
+        try:
+            finished = await Running(runner.recipe, command, layer, begun).run(stop)
+        except SandboxUnavailable as error:
+            return Canary(name, False, error.message)
         if finished.killed is not Killed.CANCEL or lived != [True]:
             return Canary(name, False, f"the daemon did not start: {finished.stderr.decode(errors='replace')}")
         if _is_locked(layer):
