@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -74,16 +75,27 @@ async def unverified(stack: Stack, runs: Sequence[RunId]) -> list[str]:
 
 async def step_times_ms(stack: Stack, run_id: RunId) -> list[float]:
     """The time between one step's completion and the next one's, by the journal."""
-    at = [event.at for event in await stack.queries.journal(run_id) if event.type == "step.completed"]
-    return [(after - before) / 1000 for before, after in pairwise(at)]
+    at = await times(stack, run_id, "step.completed")
+    return [(after - before) * 1000 for before, after in pairwise(at)]
 
 
 async def approved_to_completed_ms(stack: Stack, run_id: RunId) -> float:
     """From the approval to the completed step, by the journal."""
-    events = await stack.queries.journal(run_id)
-    approved = next(event.at for event in events if event.type == "approval.approved")
-    completed = next(event.at for event in events if event.type == "step.completed")
-    return (completed - approved) / 1000
+    (approved,) = await times(stack, run_id, "approval.approved")
+    (completed,) = await times(stack, run_id, "step.completed")
+    return (completed - approved) * 1000
+
+
+async def times(stack: Stack, run_id: RunId, type_: str) -> list[float]:
+    """When the events of a type happened, in seconds."""
+    found: list[float] = []
+    cursor: str | None = None
+    while True:
+        page = await stack.queries.events(run_id, cursor=cursor, limit=200)
+        found += [datetime.fromisoformat(event.at).timestamp() for event in page.items if event.type == type_]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
 
 
 def middle(values: Sequence[float]) -> float:

@@ -18,8 +18,12 @@ CLIENTS = (8, 16, 32)
 RUN = "01980000-0000-7000-8000-000000000000"
 
 # Ids follow from the number, so that no look-up of our own slows the yardstick down.
-_ID = "('01980000-0000-7000-8000-' || lpad(to_hex({n}), 12, '0'))::uuid"
-_BODY = '{"actor":{"channel":"worker","id":"worker","kind":"system"},"at":0,"data":{},"type":"step.completed","v":1}'
+_ID = "('01980000-0000-7000-8000-' || lpad(to_hex(({n})::int), 12, '0'))::uuid"
+# Blanks behind the colons: pgbench takes `:0` for a variable.
+_BODY = (
+    '{"actor": {"channel": "worker", "id": "worker", "kind": "system"}, "at": 1790000000000000, "data": {"attempt": 1},'
+    ' "step_id": "01980000-0000-7000-8000-000000000000", "type": "step.completed", "v": 1}'
+)
 
 _ROWS = f"""
 INSERT INTO stepgate.workspaces (id, pool, root, mode, created_at) VALUES ('{RUN}', 'default', '/b', 'in_place', now());
@@ -39,7 +43,7 @@ VACUUM ANALYZE stepgate.steps;
 
 _SCRIPT = f"""\\set n random(1, {ROWS})
 BEGIN;
-UPDATE stepgate.steps SET status = 'completed', output = '{{"ok":true}}', attempt = attempt + 1, completed_at = now() \
+UPDATE stepgate.steps SET status = 'completed', output = '{{"ok": true}}', attempt = attempt + 1, completed_at = now() \
 WHERE run_id = '{RUN}' AND id = {_ID.format(n=":n")};
 INSERT INTO stepgate.events (run_id, seq, type, step_id, actor, at, body, prev_hash, hash) \
 VALUES ('{RUN}', nextval('bench_seq'), 'step.completed', {_ID.format(n=":n")}, 'worker', now(), '{_BODY}', \

@@ -50,7 +50,7 @@ async def until_idle(stack: Stack) -> None:
     assert worker is not None
     while True:
         await asyncio.sleep(0.002)
-        if worker.driving == 0 and (await stack.queries.worker_load()).due == 0:
+        if not worker.busy and (await stack.queries.queue()).due == 0 and not worker.busy:
             return
 
 

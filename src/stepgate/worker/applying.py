@@ -54,8 +54,6 @@ async def _apply(driver: "Driver", step: StepState, result: StepResult, change_s
         if isinstance(fault, WorkspaceConflict):
             error["paths"] = list(fault.details.get("paths", ()))
         await driver.submit([Review(tools.actor, step.id, error)])
-        return
-    await driver.free_workspace(step.id)
 
 
 def _write(driver: "Driver", change_set: ChangeSet) -> None:

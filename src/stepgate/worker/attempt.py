@@ -2,18 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from pydantic import ValidationError
 
-from stepgate.domain import canonical, references
-from stepgate.domain.commands import Ask, Begin, Complete, Compute, Fail, Interrupt, Pause, Review
+from stepgate.domain import canonical
+from stepgate.domain.commands import Ask, Begin, Complete, Compute, Interrupt, Pause, Review
 from stepgate.domain.decide.turn import error_data
 from stepgate.domain.errors import (
-    InvalidPlan,
     LeaseLost,
     SandboxUnavailable,
     StaleApproval,
@@ -21,13 +19,14 @@ from stepgate.domain.errors import (
     WorkspaceConflict,
     WorkspaceUnavailable,
 )
-from stepgate.domain.plan_faults import model_problems
 from stepgate.domain.state import Effect, Gate, StepResult, StepState
-from stepgate.domain.states import STARTABLE, StepStatus
+from stepgate.domain.states import CLOSED, STARTABLE, StepStatus
 from stepgate.engine import actions
 from stepgate.executors.base import Done, Executor, Failed, Outcome, Prepared
-from stepgate.storage.attachments import NOTHING, Attachments
+from stepgate.storage.attachments import Attachments
 from stepgate.worker.applying import apply_computed, half_applied
+from stepgate.worker.outcome import fail_with, output_text, validated
+from stepgate.worker.quick import is_quick, take
 from stepgate.workspace.changes import ChangeSet, next_rev
 from stepgate.workspace.locks import WorkspaceLock
 
@@ -55,7 +54,8 @@ async def attempt(driver: "Driver", step: StepState) -> None:
         await driver.submit([Pause(tools.actor, "executor_missing")])
         return
     try:
-        await _proceed(driver, step, executor)
+        if not (is_quick(step, executor) and await take(driver, step, executor)):
+            await _proceed(driver, step, executor)
     except SandboxUnavailable as error:
         log.warning("sandbox unavailable", run_id=driver.handle.run_id, step=step.spec.key, error=str(error))
         await driver.submit([Pause(tools.actor, "sandbox_unavailable"), Interrupt(tools.actor, step.id)])
@@ -88,12 +88,12 @@ async def _proceed(driver: "Driver", step: StepState, executor: Executor[Any]) -
 
 
 async def _fail(driver: "Driver", step: StepState, code: str, message: str, field: str | None) -> None:
-    await driver.submit([Fail(driver.tools.actor, step.id, error_data(code, message[:4000], field))])
+    await fail_with(driver, step, Failed(code, message, field))
 
 
 async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -> None:
-    resolved = await _resolve(driver, step)
-    params = _validated(executor, resolved)
+    resolved = await driver.resolved_input(step.id)
+    params = validated(executor, resolved)
     if step.spec.gate is Gate.ALLOW and not step.approvals:
         await _execute(driver, step, executor, params)
         return
@@ -113,27 +113,6 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
             driver.handle.state, step, len(step.approvals) + 1, executor, prepared, resolved, rev
         )
     await _ask(driver, step, prepared, hash_, rev)
-
-
-async def _resolve(driver: "Driver", step: StepState) -> Mapping[str, Any]:
-    text = await driver.input_of(step.id)
-    value: Mapping[str, Any] = canonical.loads(text)
-    if not references.has_references(text):
-        return value
-    keys = {reference.name for reference in references.find(value)}
-    outputs = await driver.outputs_of(keys)
-    resolved: Mapping[str, Any] = references.resolve(value, outputs.__getitem__)
-    return resolved
-
-
-def _validated(executor: Executor[Any], value: Mapping[str, Any]) -> Any:
-    try:
-        return executor.params.model_validate(value)
-    except ValidationError as error:
-        problems = tuple(model_problems(error, executor.params, "input"))
-        raise InvalidPlan(
-            problems[0].message, code="invalid_input", field=problems[0].field, problems=problems
-        ) from error
 
 
 async def _prepare(driver: "Driver", step: StepState, executor: Executor[Any], params: Any) -> Prepared:
@@ -197,16 +176,9 @@ async def _execute(
         case Done():
             await _record(driver, step, outcome, hash_, latency_ms)
         case Failed():
-            why = error_data(outcome.code, outcome.message[:4000], outcome.field)
-            command = Fail(driver.tools.actor, step.id, why, outcome.retryable, outcome.retry_after_ms)
-            await driver.submit([command], _failed_output(step, outcome))
-
-
-def _failed_output(step: StepState, outcome: Failed) -> Attachments:
-    """What a failed step printed is kept for people; no reference reaches it."""
-    if not outcome.output:
-        return NOTHING
-    return Attachments(outputs={step.id: canonical.dumps(outcome.output).decode()})
+            await fail_with(driver, step, outcome)
+    if step.spec.effect is Effect.WORKSPACE and driver.handle.state.steps[step.id].status in CLOSED:
+        await driver.free_workspace(step.id)
 
 
 async def _run(
@@ -252,9 +224,7 @@ async def _result(
         before = await driver.workspace_rev()
         after = before if change_set is None else next_rev(before, change_set.digest)
         output["workspace_rev"] = after
-    text = canonical.dumps(output)
-    if len(text) > driver.tools.bounds.max_output_bytes * 4:
-        raise StepgateError(f"its output has {len(text)} bytes", code="output_too_large", field="output")
+    text = output_text(driver, output)
     return (
         StepResult(
             output_sha256=canonical.digest(text),

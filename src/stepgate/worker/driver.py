@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import os
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from stepgate.domain import canonical
+from stepgate.domain import canonical, references
 from stepgate.domain.commands import Command, Expire, Interrupt, Poison, Settle
 from stepgate.domain.errors import InvalidReference, LeaseLost
 from stepgate.domain.events import Event
@@ -26,6 +27,7 @@ from stepgate.worker.attempt import Held, attempt
 from stepgate.worker.tools import Tools
 from stepgate.workspace.access import Root
 from stepgate.workspace.changes import FIRST_REV, ChangeSet
+from stepgate.workspace.locks import WorkspaceLock
 
 log = structlog.get_logger(__name__)
 
@@ -284,12 +286,17 @@ class Driver:
         shown: Mapping[str, Any] | None = await self.tools.approvals.rendering(self.handle.run_id, approval.request_id)
         return shown
 
-    async def input_of(self, step_id: StepId) -> str:
-        """The input as recorded, canonical JSON; steps added after the claim are fetched."""
-        text = self._inputs.pop(step_id, None)
-        if text is None:
-            text = await self.tools.steps.input(self.handle.run_id, step_id)
-        return text
+    async def resolved_input(self, step_id: StepId) -> Mapping[str, Any]:
+        """The input with every reference replaced; raises InvalidReference where an output is missing."""
+        text = self._inputs.get(step_id)
+        if text is None:  # added after the claim
+            text = self._inputs[step_id] = await self.tools.steps.input(self.handle.run_id, step_id)
+        value: Mapping[str, Any] = canonical.loads(text)
+        if references.OPENING not in text:
+            return value
+        outputs = await self.outputs_of({reference.name for reference in references.find(value)})
+        resolved: Mapping[str, Any] = references.resolve(value, outputs.__getitem__)
+        return resolved
 
     async def outputs_of(self, keys: Collection[str]) -> Mapping[str, Any]:
         """Outputs of completed steps by key; a step without one (skipped, failed) is absent."""
@@ -318,6 +325,14 @@ class Driver:
         return found
 
     # The workspace
+
+    def lock_for_reading(self) -> int | None:
+        """A descriptor that keeps change sets from being applied until it is closed; None while one is or must be."""
+        lock = WorkspaceLock(self.root).try_shared()
+        if lock is not None and self.tools.marks.standing(self.workspace_id) is not None:
+            os.close(lock)
+            return None
+        return lock
 
     async def hold_workspace(self, step_id: StepId) -> None:
         """One mutating step at a time in a workspace, over all runs; raises Held when it is another's turn."""

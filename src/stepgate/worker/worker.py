@@ -63,6 +63,11 @@ class Worker:
         """How many runs are in its hands."""
         return len(self._drivers)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it drives runs or is about to."""
+        return bool(self._drives) or self._claiming.locked()
+
     async def start(self) -> None:
         self._stopping = False
         await self._register()

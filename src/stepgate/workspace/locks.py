@@ -40,6 +40,14 @@ class WorkspaceLock:
         with self._held(fcntl.LOCK_EX, timeout):
             yield
 
+    def try_shared(self) -> int | None:
+        """Holds it as `shared` does until the descriptor returned is closed; None when it cannot be had at once."""
+        descriptor = os.open(f"/proc/self/fd/{self._root.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if _try(descriptor, fcntl.LOCK_SH):
+            return descriptor
+        os.close(descriptor)
+        return None
+
     @asynccontextmanager
     async def shared_async(self, timeout: float = 0) -> AsyncIterator[None]:  # noqa: ASYNC109
         """As `shared`, waiting without holding up the event loop."""
@@ -121,6 +129,7 @@ class ApplyMarks:
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / "applying"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._paths: dict[str, str] = {}
 
     def begin(self, workspace_key: str, change_set_id: str) -> None:
         """Durable when it returns; call it under the exclusive lock, before `apply`.
@@ -138,7 +147,7 @@ class ApplyMarks:
                 details={"change_set_id": standing},
             )
         path = self._path(workspace_key)
-        temporary = path.with_suffix(".new")
+        temporary = f"{path}.new"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, change_set_id.encode())
@@ -150,16 +159,23 @@ class ApplyMarks:
 
     def clear(self, workspace_key: str) -> None:
         """Durable when it returns; call it when `apply` has returned. Clearing nothing is harmless."""
-        self._path(workspace_key).unlink(missing_ok=True)
+        Path(self._path(workspace_key)).unlink(missing_ok=True)
         fsync_folder(self._folder)
 
     def standing(self, workspace_key: str) -> str | None:
         """The change set begun and not cleared, or None: one failed open."""
+        path = self._path(workspace_key)
+        if not os.path.exists(path):  # asked before every read, so without the cost of an exception
+            return None
         try:
-            return self._path(workspace_key).read_text("utf-8")
+            return Path(path).read_text("utf-8")
         except FileNotFoundError:
             return None
 
-    def _path(self, workspace_key: str) -> Path:
+    def _path(self, workspace_key: str) -> str:
         # Hashed, so that no key can name a file elsewhere.
-        return self._folder / hashlib.sha256(workspace_key.encode()).hexdigest()
+        path = self._paths.get(workspace_key)
+        if path is None:
+            name = hashlib.sha256(workspace_key.encode()).hexdigest()
+            path = self._paths[workspace_key] = str(self._folder / name)
+        return path
