@@ -62,7 +62,7 @@ def seal(run_id: RunId, head: Head, events: Sequence[Event]) -> tuple[list[Recor
             option=orjson.OPT_SORT_KEYS,
         )
         digest = sha256(prev + body).digest()
-        records.append(Record(run_id, seq, event.type.value, event.step_id, actor.id, event.at, body, prev, digest))
+        records.append(Record(run_id, seq, event.type, event.step_id, actor.id, event.at, body, prev, digest))
         prev = digest
     return records, Head(seq, prev)
 

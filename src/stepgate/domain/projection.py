@@ -179,8 +179,8 @@ def run_row(state: RunState) -> RunRow:
     usage = state.usage
     return RunRow(
         state.info.id,
-        state.status.value,
-        state.phase.value,
+        state.status,
+        state.phase,
         state.reason,
         state.allowance,
         state.revision,
@@ -232,7 +232,7 @@ def step_row(run_id: str, step: StepState) -> StepRow:
         (
             step.spec.id,
             run_id,
-            step.status.value,
+            step.status,
             step.reason,
             step.granted,
             step.attempt,

@@ -82,13 +82,16 @@ def _computed(step: StepState, event: Event) -> StepState:
 
 def _completed(step: StepState, event: Event) -> StepState:
     data = event.data
-    return step._replace(
+    return StepState(
+        spec=step.spec,
         status=S.COMPLETED,
+        blocked=step.blocked,
+        granted=step.granted,
         attempt=data["attempt"],
-        retry_at=None,
         result=_result(data),
-        error=None,
-        reason=None,
+        approvals=step.approvals,
+        usage=step.usage,
+        open_calls=step.open_calls,
         started_at=step.started_at or event.at,
         completed_at=event.at,
     )
