@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +17,7 @@ from pydantic import SecretStr
 
 from stepgate.api.app import create_app
 from stepgate.api.services import Services
-from stepgate.compose import Stack, open_stack
-from stepgate.engine.views import SandboxHealth
+from stepgate.compose import Stack, open_stack, services_of_stack
 from stepgate.settings import Settings, load
 
 SECRET = "a-secret-for-tests"
@@ -92,18 +91,8 @@ async def opened(settings: Settings, holder: list[Any], *, worker: bool) -> Asyn
         if worker:
             await stack.start_worker()
         holder += [stack, asyncio.get_running_loop()]
-        level = None if stack.sandbox is None else stack.sandbox.level
-        yield Services(
-            engine=stack.engine,
-            queries=stack.queries,
-            router=stack.router,
-            worker=stack.worker,
-            sandbox=SandboxHealth(level=level, canaries=[], degraded=level is None, error=stack.sandbox_problem),
-            local_secret=SECRET,
-            local_trust=settings.local_trust,
-            allowed_hosts=frozenset({"stepgate.test"}),
-            check_interval_s=settings.worker_check_interval,
-        )
+        hosts = frozenset({"stepgate.test"})
+        yield replace(services_of_stack(stack), local_secret=SECRET, allowed_hosts=hosts)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""By what a request came: a name that Stepgate's own programs give themselves, believed only with the local secret."""
+"""By what a request came: the name that Stepgate's own programs give themselves, believed only with the secret."""
 
 from typing import Final
 
