@@ -93,7 +93,7 @@ class Sandbox:
         refused: list[str] = ["no level was asked for"] if not levels else []
         if levels:
             try:
-                files = FileSystem.build(layers.path.parent, python_prefix, readonly)
+                files = FileSystem.build(Launcher.shared(), layers.path.parent, python_prefix, readonly)
                 for bwrap in candidates():
                     found = await cls._try(Blueprint(bwrap, files), layers)
                     if isinstance(found, cls):

@@ -17,18 +17,23 @@ INSIDE_ID: Final = 1000
 _HOST: Final = (
     "alternatives",
     "ca-certificates",
+    "fonts",
+    "java-*",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
     "localtime",
     "mime.types",
+    "perl",
     "pki/ca-trust/extracted",
     "pki/tls/cert.pem",
     "pki/tls/certs",
     "protocols",
+    "python3*",
     "services",
     "ssl/certs",
     "ssl/openssl.cnf",
+    "terminfo",
 )
 _OWN: Final = {
     "passwd": f"sandbox:x:{INSIDE_ID}:{INSIDE_ID}::/tmp:/bin/sh\n",
@@ -66,7 +71,7 @@ def prepare_etc(parent: Path) -> Path:
 
 
 def _entries() -> Iterator[tuple[Path, os.stat_result]]:
-    waiting = [Path("/etc", name) for name in reversed(_HOST)]
+    waiting = [path for pattern in reversed(_HOST) for path in sorted(Path("/etc").glob(pattern), reverse=True)]
     while waiting:
         path = waiting.pop()
         try:

@@ -11,7 +11,7 @@ from typing import Final
 from stepgate.domain.errors import InvalidValue
 from stepgate.workspace.layers.layer import WORKSPACE
 from stepgate.workspace.sandbox.etc import prepare_etc
-from stepgate.workspace.sandbox.launch import Launcher
+from stepgate.workspace.sandbox.launch import Launcher, NotReachable
 
 _LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _SYSTEM_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -27,21 +27,27 @@ class FileSystem:
     missing: tuple[str, ...]
 
     @classmethod
-    def build(cls, state_dir: Path, python_prefix: Path | None, readonly: Sequence[Path]) -> "FileSystem":
+    def build(
+        cls, launcher: Launcher, state_dir: Path, python_prefix: Path | None, readonly: Sequence[Path]
+    ) -> "FileSystem":
         """Looks at the host once; what commands see as /etc is put together in the state folder.
 
+        Stepgate's own Python is left out where the sandbox's user cannot come to it; `missing` then says so.
         Raises InvalidValue for a read-only folder that would show a home, the state folder or everything.
         """
         prefix = Path(sys.base_prefix) if python_prefix is None else python_prefix
-        shown = [
-            (str(folder), _presentable(folder, state_dir))
-            for folder in (prefix, *readonly)
-            if not folder.is_relative_to("/usr")
-        ]
-        first = str(prefix / "bin")
-        order = _SYSTEM_PATH if first in _SYSTEM_PATH else (first, *_SYSTEM_PATH)
-        missing = tuple(f"there is no {path}" for path in ("/usr/bin/env", "/bin/sh") if not Path(path).exists())
-        return cls(order, tuple(shown), prepare_etc(state_dir / "sandbox"), missing)
+        missing = [f"there is no {path}" for path in ("/usr/bin/env", "/bin/sh") if not Path(path).exists()]
+        shown = [(str(folder), _presentable(folder, state_dir)) for folder in (prefix, *readonly) if _is_new(folder)]
+        order = _SYSTEM_PATH
+        try:
+            if _is_new(prefix):
+                launcher.reach(shown[0][1])
+            if str(prefix / "bin") not in order:
+                order = (str(prefix / "bin"), *order)
+        except NotReachable as error:
+            del shown[0]
+            missing.append(f"the worker's own Python is not shown to commands: {error.message}")
+        return cls(order, tuple(shown), prepare_etc(state_dir / "sandbox"), tuple(missing))
 
     def arguments(self, launcher: Launcher) -> tuple[str, ...]:
         """bubblewrap's arguments for everything but the workspace, scratch and folders shown.
@@ -77,6 +83,10 @@ class FileSystem:
     def _shows(self, path: str) -> bool:
         tops = ("/usr", *(f"/{name}" for name in _LINKS), *(place for place, _folder in self.shown))
         return any(path.startswith(f"{top}/") for top in tops) and ".." not in path.split("/") and _runs(path)
+
+
+def _is_new(folder: Path) -> bool:
+    return not folder.is_relative_to("/usr")
 
 
 def _runs(path: str) -> bool:
