@@ -19,6 +19,9 @@ from stepgate.api.app import create_app
 from stepgate.api.services import Services
 from stepgate.compose import Stack, open_stack, services_of_stack
 from stepgate.settings import Settings, load
+from stepgate.storage.embedded import EmbeddedServer
+from tests.fixtures.database import Administrator
+from tests.fixtures.database import _database as make_database
 
 SECRET = "a-secret-for-tests"
 DEADLINE_S = 30.0
@@ -134,6 +137,18 @@ def served(database_url: str, folder: Path, *, worker: bool = False, local_trust
 def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
     """A server that executes nothing."""
     with served(database_url, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def quiet(
+    cluster: EmbeddedServer, administrator: Administrator, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    """A server that executes nothing, for all tests of a module that only read, or are refused and leave nothing."""
+    with (
+        contextmanager(make_database)(cluster, administrator, template) as url,
+        served(url, tmp_path_factory.mktemp("quiet")) as found,
+    ):
         yield found
 
 

@@ -55,7 +55,7 @@ def test_the_inbox_has_pages(working: Api) -> None:
 @pytest.mark.parametrize(
     ("query", "field"), [({"status": "lost"}, "status"), ({"cursor": "x"}, "cursor"), ({"x": 1}, "x")]
 )
-def test_a_bad_filter_of_the_inbox_is_named(api: Api, query: dict[str, Any], field: str) -> None:
-    response = api.client.get(INBOX, params=query)
+def test_a_bad_filter_of_the_inbox_is_named(quiet: Api, query: dict[str, Any], field: str) -> None:
+    response = quiet.client.get(INBOX, params=query)
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == field

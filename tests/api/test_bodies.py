@@ -55,8 +55,8 @@ def test_a_value_at_the_edge_is_kept_as_it_is(value: Any) -> None:
     assert parse(json.dumps({"a": value}).encode()) == {"a": value}
 
 
-def test_malformed_json_is_a_400(api: Api) -> None:
-    response = api.client.post(PATH, content=b'{"goal": ', headers=JSON)
+def test_malformed_json_is_a_400(quiet: Api) -> None:
+    response = quiet.client.post(PATH, content=b'{"goal": ', headers=JSON)
     assert response.status_code == 400
     assert response.json()["type"] == "urn:stepgate:error:invalid_json"
 
@@ -78,51 +78,51 @@ def test_malformed_json_is_a_400(api: Api) -> None:
         (b'"x"', "body"),
     ],
 )
-def test_a_bad_body_creates_nothing_and_names_the_field(api: Api, body: bytes, field: str) -> None:
-    response = api.client.post(PATH, content=body, headers=JSON)
+def test_a_bad_body_creates_nothing_and_names_the_field(quiet: Api, body: bytes, field: str) -> None:
+    response = quiet.client.post(PATH, content=body, headers=JSON)
     assert response.status_code == 422, response.text
     assert field in [fault["field"] for fault in response.json()["errors"]]
-    assert api.get(PATH)["items"] == []
+    assert quiet.get(PATH)["items"] == []
 
 
 @pytest.mark.parametrize(
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json-seq", "x"],
 )
-def test_a_body_that_does_not_say_it_is_json_is_not_read(api: Api, content_type: str) -> None:
-    response = api.client.post(PATH, content=b'{"goal": "x"}', headers={"Content-Type": content_type})
+def test_a_body_that_does_not_say_it_is_json_is_not_read(quiet: Api, content_type: str) -> None:
+    response = quiet.client.post(PATH, content=b'{"goal": "x"}', headers={"Content-Type": content_type})
     assert response.status_code == 415
     assert response.json()["errors"][0]["field"] == "Content-Type"
-    assert api.get(PATH)["items"] == []
+    assert quiet.get(PATH)["items"] == []
 
 
-def test_a_body_without_a_content_type_is_not_read(api: Api) -> None:
-    assert api.client.post(PATH, content=b'{"goal": "x"}').status_code == 415
+def test_a_body_without_a_content_type_is_not_read(quiet: Api) -> None:
+    assert quiet.client.post(PATH, content=b'{"goal": "x"}').status_code == 415
 
 
-def test_a_charset_other_than_utf_8_is_refused(api: Api) -> None:
+def test_a_charset_other_than_utf_8_is_refused(quiet: Api) -> None:
     headers = {"Content-Type": "application/json; charset=utf-16"}
-    assert api.client.post(PATH, content=b'{"goal": "x"}', headers=headers).status_code == 415
+    assert quiet.client.post(PATH, content=b'{"goal": "x"}', headers=headers).status_code == 415
     headers = {"Content-Type": "application/json; charset=UTF-8"}
-    assert api.client.post(PATH, content=b'{"goal": "x"}', headers=headers).status_code != 415
+    assert quiet.client.post(PATH, content=b'{"goal": "x"}', headers=headers).status_code != 415
 
 
-def test_a_body_over_the_limit_is_refused_before_it_is_read_whole(api: Api) -> None:
+def test_a_body_over_the_limit_is_refused_before_it_is_read_whole(quiet: Api) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", quiet.port), timeout=10) as connection:
         connection.sendall(head.encode())
         assert connection.makefile("rb").readline().split()[1] == b"413"
 
 
-def test_a_body_over_the_limit_is_refused_also_where_nobody_said_how_long_it_is(api: Api) -> None:
+def test_a_body_over_the_limit_is_refused_also_where_nobody_said_how_long_it_is(quiet: Api) -> None:
     chunks = (b" " * 65_536 for _ in range(MAX_BODY_BYTES // 65_536 + 1))
-    response = api.client.post(PATH, content=chunks, headers=JSON)
+    response = quiet.client.post(PATH, content=chunks, headers=JSON)
     assert response.status_code == 413
     assert response.json()["type"] == "urn:stepgate:error:too_large"
 
 
-def test_a_missing_body_is_named(api: Api) -> None:
-    response = api.client.post(PATH)
+def test_a_missing_body_is_named(quiet: Api) -> None:
+    response = quiet.client.post(PATH)
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "body"

@@ -30,8 +30,8 @@ def references(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
-def test_a_page_names_no_other_host_and_everything_it_needs_is_here(api: Api, path: str) -> None:
-    response = api.client.get(path)
+def test_a_page_names_no_other_host_and_everything_it_needs_is_here(quiet: Api, path: str) -> None:
+    response = quiet.client.get(path)
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/html")
     found = references(response.text)
@@ -42,44 +42,44 @@ def test_a_page_names_no_other_host_and_everything_it_needs_is_here(api: Api, pa
     urls = found + re.findall(r"url: '([^']+)'", response.text)
     assert "/openapi.json" in urls
     for one in urls:
-        asset = api.client.get(one)
+        asset = quiet.client.get(one)
         assert asset.status_code == 200, one
         assert asset.content
         styles = asset.text if asset.headers["content-type"].startswith("text/css") else ""
         assert [url for url in re.findall(r"url\(([^)]*)\)", styles) if ADDRESS.match(url.strip("'\""))] == []
 
 
-def test_the_browser_itself_is_told_to_load_from_nowhere_else(api: Api) -> None:
+def test_the_browser_itself_is_told_to_load_from_nowhere_else(quiet: Api) -> None:
     for path in ("/docs", "/redoc"):
-        policy = api.client.get(path).headers["content-security-policy"]
+        policy = quiet.client.get(path).headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "http" not in policy
         assert "*" not in policy
 
 
-def test_redoc_does_not_fetch_its_makers_logo(api: Api) -> None:
-    script = api.client.get("/docs/assets/redoc.standalone.js").text
+def test_redoc_does_not_fetch_its_makers_logo(quiet: Api) -> None:
+    script = quiet.client.get("/docs/assets/redoc.standalone.js").text
     assert "cdn.redoc.ly" not in script
 
 
-def test_the_bundle_reads_the_documents_version(api: Api) -> None:
+def test_the_bundle_reads_the_documents_version(quiet: Api) -> None:
     """Swagger UI 4 does not know OpenAPI 3.1."""
-    assert api.get("/openapi.json")["openapi"].startswith("3.1")
-    assert "openapi: 3.1.x" in api.client.get("/docs/assets/swagger-ui-bundle.js").text
+    assert quiet.get("/openapi.json")["openapi"].startswith("3.1")
+    assert "openapi: 3.1.x" in quiet.client.get("/docs/assets/swagger-ui-bundle.js").text
 
 
-def test_assets_cannot_lead_out_of_their_folder(api: Api) -> None:
+def test_assets_cannot_lead_out_of_their_folder(quiet: Api) -> None:
     for path in ("/docs/assets/../core.py", "/docs/assets/%2e%2e/core.py", "/docs/assets/..%2fcore.py"):
-        assert api.client.get(path).status_code == 404
+        assert quiet.client.get(path).status_code == 404
 
 
 def operations(document: Any) -> list[tuple[str, str, Any]]:
     return [(method, path, operation) for path, item in document["paths"].items() for method, operation in item.items()]
 
 
-def test_the_document_has_every_endpoint_of_this_stage_and_no_other(api: Api) -> None:
+def test_the_document_has_every_endpoint_of_this_stage_and_no_other(quiet: Api) -> None:
     run, step = "/v1/agent-runs/{run_id}", "/v1/agent-runs/{run_id}/steps/{step_id}"
-    assert {f"{method.upper()} {path}" for method, path, _ in operations(api.get("/openapi.json"))} == {
+    assert {f"{method.upper()} {path}" for method, path, _ in operations(quiet.get("/openapi.json"))} == {
         *("POST /v1/agent-runs", "GET /v1/agent-runs", f"GET {run}"),
         *(f"POST {run}/steps", f"GET {run}/steps", f"GET {step}", f"GET {step}/output", f"GET {step}/diff"),
         *(f"POST {run}/{verb}" for verb in ("execute", "start", "pause", "resume", "cancel", "undo")),
@@ -89,8 +89,8 @@ def test_the_document_has_every_endpoint_of_this_stage_and_no_other(api: Api) ->
     }
 
 
-def test_every_operation_is_described_and_says_how_it_fails(api: Api) -> None:
-    document = api.get("/openapi.json")
+def test_every_operation_is_described_and_says_how_it_fails(quiet: Api) -> None:
+    document = quiet.get("/openapi.json")
     for method, path, operation in operations(document):
         assert operation["summary"], path
         assert operation["description"], path
@@ -104,16 +104,16 @@ def test_every_operation_is_described_and_says_how_it_fails(api: Api) -> None:
             assert {"400", "403", "409", "413", "415", "422", "503"} <= set(operation["responses"]), path
 
 
-def test_every_reference_of_the_document_leads_somewhere(api: Api) -> None:
-    document = api.get("/openapi.json")
+def test_every_reference_of_the_document_leads_somewhere(quiet: Api) -> None:
+    document = quiet.get("/openapi.json")
     schemas = set(document["components"]["schemas"])
-    used = set(re.findall(r"#/components/schemas/([A-Za-z0-9_]+)", api.client.get("/openapi.json").text))
+    used = set(re.findall(r"#/components/schemas/([A-Za-z0-9_]+)", quiet.client.get("/openapi.json").text))
     assert used <= schemas
     assert "ProblemDocument" in used
     assert not {"HTTPValidationError", "ValidationError"} & schemas
 
 
-def test_decisions_say_that_they_need_the_secret(api: Api) -> None:
-    for _, path, operation in operations(api.get("/openapi.json")):
+def test_decisions_say_that_they_need_the_secret(quiet: Api) -> None:
+    for _, path, operation in operations(quiet.get("/openapi.json")):
         decides = path.endswith(("/approve", "/reject", "/skip"))
         assert bool(operation.get("security")) is decides, path

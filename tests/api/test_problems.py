@@ -47,8 +47,8 @@ def test_an_unexpected_error_is_a_problem_that_tells_nothing_of_the_inside() -> 
     assert "1234" not in response.text
 
 
-def test_an_unknown_address_is_a_problem(api: Api) -> None:
-    response = api.client.get("/v1/nothing")
+def test_an_unknown_address_is_a_problem(quiet: Api) -> None:
+    response = quiet.client.get("/v1/nothing")
     assert response.status_code == 404
     assert response.headers["content-type"] == MEDIA_TYPE
     assert response.json() == {
@@ -60,35 +60,35 @@ def test_an_unknown_address_is_a_problem(api: Api) -> None:
     }
 
 
-def test_a_method_that_is_not_taken_names_those_that_are(api: Api) -> None:
-    response = api.client.delete("/v1/agent-runs")
+def test_a_method_that_is_not_taken_names_those_that_are(quiet: Api) -> None:
+    response = quiet.client.delete("/v1/agent-runs")
     assert response.status_code == 405
     assert response.headers["content-type"] == MEDIA_TYPE
     assert response.headers["allow"] == "GET, POST"
-    assert api.client.post("/docs").headers["allow"] == "GET"
+    assert quiet.client.post("/docs").headers["allow"] == "GET"
 
 
-def test_a_trailing_slash_is_another_address(api: Api) -> None:
-    assert api.client.get("/v1/agent-runs/").status_code == 404
+def test_a_trailing_slash_is_another_address(quiet: Api) -> None:
+    assert quiet.client.get("/v1/agent-runs/").status_code == 404
 
 
 @pytest.mark.parametrize("run_id", ["nothing", "019A9F1E", "%00", "..", "019a9f1e-6a3c-7c55-8d7e-3f0f5f0a9b1z"])
-def test_what_is_no_id_names_nothing(api: Api, run_id: str) -> None:
-    response = api.client.get(f"/v1/agent-runs/{run_id}/cost")
+def test_what_is_no_id_names_nothing(quiet: Api, run_id: str) -> None:
+    response = quiet.client.get(f"/v1/agent-runs/{run_id}/cost")
     assert response.status_code == 404
     assert response.headers["content-type"] == MEDIA_TYPE
 
 
 @pytest.mark.parametrize("path", ["", "/steps", "/cost", "/events", "/verify", "/diff"])
-def test_an_unknown_run_is_a_problem_that_names_the_field(api: Api, path: str) -> None:
-    response = api.client.get(f"/v1/agent-runs/019a9f1e-6a3c-7c55-8d7e-3f0f5f0a9b10{path}")
+def test_an_unknown_run_is_a_problem_that_names_the_field(quiet: Api, path: str) -> None:
+    response = quiet.client.get(f"/v1/agent-runs/019a9f1e-6a3c-7c55-8d7e-3f0f5f0a9b10{path}")
     assert response.status_code == 404
     assert response.json()["errors"][0]["field"] == "run_id"
 
 
 @pytest.mark.parametrize("verb", ["start", "execute", "pause", "resume", "cancel", "undo"])
-def test_no_verb_finds_an_unknown_run(api: Api, verb: str) -> None:
-    assert api.send(f"/v1/agent-runs/019a9f1e-6a3c-7c55-8d7e-3f0f5f0a9b10/{verb}").status_code == 404
+def test_no_verb_finds_an_unknown_run(quiet: Api, verb: str) -> None:
+    assert quiet.send(f"/v1/agent-runs/019a9f1e-6a3c-7c55-8d7e-3f0f5f0a9b10/{verb}").status_code == 404
 
 
 def test_an_id_in_capitals_is_the_same_id(api: Api) -> None:

@@ -118,11 +118,11 @@ def test_of_the_same_request_at_the_same_time_one_is_carried_out(api: Api) -> No
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])
-def test_a_key_that_is_too_long_or_cannot_be_seen_is_refused(api: Api, key: str) -> None:
-    response = api.send(PATH, body_of(api), Idempotency_Key=key)
+def test_a_key_that_is_too_long_or_cannot_be_seen_is_refused(quiet: Api, key: str) -> None:
+    response = quiet.send(PATH, body_of(quiet), Idempotency_Key=key)
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "Idempotency-Key"
-    assert api.get(PATH)["items"] == []
+    assert quiet.get(PATH)["items"] == []
 
 
 def test_the_longest_key_is_taken(api: Api) -> None:

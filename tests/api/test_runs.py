@@ -115,24 +115,24 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("more", "field"), BAD, ids=[f"{n}-{field}" for n, (_, field) in enumerate(BAD)])
-def test_bad_input_creates_nothing_and_names_the_field(api: Api, more: dict[str, Any], field: str) -> None:
-    response = api.send(PATH, {"goal": "x", "workspace_path": str(api.workspace), **more})
+def test_bad_input_creates_nothing_and_names_the_field(quiet: Api, more: dict[str, Any], field: str) -> None:
+    response = quiet.send(PATH, {"goal": "x", "workspace_path": str(quiet.workspace), **more})
     assert response.status_code == 422, response.text
     named = [fault["field"] for fault in response.json()["errors"]]
     assert any(name == field or name.startswith((field + ".", field + "[")) for name in named), named
-    assert api.get(PATH)["items"] == []
+    assert quiet.get(PATH)["items"] == []
 
 
-def test_ten_thousand_and_one_steps_are_too_many(api: Api) -> None:
+def test_ten_thousand_and_one_steps_are_too_many(quiet: Api) -> None:
     steps = [{"type": "read_file", "input": {"path": "a.txt"}} for _ in range(10_001)]
-    response = api.send(PATH, {"goal": "x", "workspace_path": str(api.workspace), "steps": steps})
+    response = quiet.send(PATH, {"goal": "x", "workspace_path": str(quiet.workspace), "steps": steps})
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "steps"
 
 
-def test_every_fault_of_a_plan_is_told_at_once(api: Api) -> None:
+def test_every_fault_of_a_plan_is_told_at_once(quiet: Api) -> None:
     steps = [{"type": "teleport"}, {"type": "read_file", "input": {}}]
-    response = api.send(PATH, {"goal": "x", "workspace_path": str(api.workspace), "steps": steps})
+    response = quiet.send(PATH, {"goal": "x", "workspace_path": str(quiet.workspace), "steps": steps})
     assert len(response.json()["errors"]) >= 2
     assert response.json()["type"] == "urn:stepgate:error:invalid_plan"
 
@@ -171,8 +171,8 @@ def test_the_last_page_that_is_full_has_no_next(api: Api) -> None:
         ({"surprise": "1"}, "surprise"),
     ],
 )
-def test_a_bad_filter_is_named_and_never_ignored(api: Api, query: dict[str, Any], field: str) -> None:
-    response = api.client.get(PATH, params=query)
+def test_a_bad_filter_is_named_and_never_ignored(quiet: Api, query: dict[str, Any], field: str) -> None:
+    response = quiet.client.get(PATH, params=query)
     assert response.status_code == 422, response.text
     assert response.json()["errors"][0]["field"] == field
 
