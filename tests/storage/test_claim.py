@@ -230,6 +230,19 @@ async def test_deregistering_frees_runs_without_counting_them_as_lost(
     assert await superuser.fetchval("SELECT count(*) FROM stepgate.workers") == 0
 
 
+async def test_a_new_worker_forgets_workers_long_gone_and_old_keys(claims: Claims, superuser: Any) -> None:
+    await end_lease(superuser, await register(claims))
+    await superuser.execute("UPDATE stepgate.workers SET lease_until = lease_until - interval '2 hours'")
+    await end_lease(superuser, await register(claims))
+    columns = "scope, key, request_sha256, status, created_at"
+    key = f"INSERT INTO stepgate.idempotency_keys ({columns}) VALUES ('s', $1, '', 0, {{}})"
+    await superuser.execute(key.format("now() - interval '8 days'"), "old")
+    await superuser.execute(key.format("now() - interval '6 days'"), "young")
+    await register(claims)
+    assert await superuser.fetchval("SELECT count(*) FROM stepgate.workers") == 2
+    assert await superuser.fetchval("SELECT array_agg(key) FROM stepgate.idempotency_keys") == ["young"]
+
+
 async def test_a_failed_drive_counts_like_a_lost_lease(
     committer: Committer, claims: Claims, workspace_id: WorkspaceId
 ) -> None:

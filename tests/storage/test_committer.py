@@ -274,14 +274,84 @@ async def test_a_connection_killed_while_the_commit_waits_is_settled_by_the_head
     assert (verdict.verified, verdict.events) == (True, 5)
 
 
-async def _until_waiting(superuser: Any) -> None:
+async def test_a_commit_that_goes_on_behind_a_broken_connection_is_not_doubled(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    async with superuser.transaction():
+        await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
+        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+        await _until_waiting(superuser)
+        committer._connection._transport.abort()
+        await _until_waiting(superuser, 2)
+    events = await writing
+    assert [event.type.value for event in events] == ["run.started", "step.completed"]
+    verdict = await verify(database, state.info.id)
+    assert (verdict.verified, verdict.events) == (True, 5)
+    assert handle.head.hash == verdict.head_hash
+
+
+async def test_a_statement_that_was_cancelled_is_sent_again(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
+) -> None:
+    specs = chain(2)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    async with superuser.transaction():
+        await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
+        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+        await _until_waiting(superuser)
+        query = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepgate committer'"
+        await superuser.execute(query)
+    await writing
+    verdict = await verify(database, state.info.id)
+    assert (verdict.verified, verdict.events) == (True, 5)
+
+
+async def test_large_outputs_are_spread_over_several_batches(
+    committer: Committer,
+    claims: Claims,
+    workspace_id: WorkspaceId,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committing, "LARGEST_OUTPUTS", 1000)
+    sizes: list[int] = []
+
+    async def watched(connection: Any, clock: Any, entries: Any, timeout_s: float) -> list[bool]:
+        sizes.append(len(entries))
+        return await write(connection, clock, entries, timeout_s)
+
+    monkeypatch.setattr(committing, "write", watched)
+    specs = {(await create(committer, workspace_id, [step])).info.id: step for step in (spec(1) for _ in range(8))}
+    claimed = await claims.claim(await register(claims), ["default"], 8)
+    text = '"' + "x" * 600 + '"'
+    await asyncio.gather(
+        *(
+            committer.submit(
+                claim.handle,
+                [completion(specs[claim.handle.run_id].id, text)],
+                output(specs[claim.handle.run_id].id, text),
+            )
+            for claim in claimed
+        )
+    )
+    assert sum(sizes) == 8
+    assert max(sizes) == 2
+    for run_id in specs:
+        assert (await verify(database, run_id)).verified
+
+
+async def _until_waiting(superuser: Any, backends: int = 1) -> None:
     query = """
         SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'stepgate committer' AND wait_event_type = 'Lock'
     """
     async with asyncio.timeout(10):
-        while not await superuser.fetchval(query):  # noqa: ASYNC110 - only the database knows
-            await asyncio.sleep(0)
+        while await superuser.fetchval(query) < backends:
+            await superuser.execute("SELECT pg_stat_clear_snapshot()")
 
 
 async def test_a_database_that_stays_away_is_told_to_the_sender(

@@ -101,14 +101,18 @@ _DEREGISTER = """
 WITH gone AS (DELETE FROM stepgate.workers WHERE id = $1::uuid)
 UPDATE stepgate.runs SET worker_id = NULL, lease_epoch = lease_epoch + 1 WHERE worker_id = $1::uuid
 """
-_FORGET = "DELETE FROM stepgate.workers WHERE lease_until < clock_timestamp() - make_interval(secs => $1)"
+_FORGET_WORKERS = "DELETE FROM stepgate.workers WHERE lease_until < clock_timestamp() - make_interval(secs => $1)"
+_FORGET_KEYS = """
+DELETE FROM stepgate.idempotency_keys WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+"""
 _STATUS = """
 SELECT (SELECT count(*) FROM stepgate.workers WHERE lease_until > clock_timestamp()) AS workers,
        count(*) AS due, extract(epoch FROM clock_timestamp() - min(wake_at))::float8 AS oldest_due_s
 FROM stepgate.runs
 WHERE worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <= clock_timestamp()
 """
-FORGET_AFTER_S = 3600.0
+KEEP_WORKERS_S = 3600.0
+KEEP_KEYS_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +151,13 @@ class Claims:
         self._database = database
 
     async def register(self, worker: WorkerRow, lease_s: float) -> None:
-        """Makes the worker's row; its lease begins now."""
+        """Makes the worker's row; its lease begins now.
+
+        Workers gone for an hour and idempotency keys older than a week are forgotten.
+        """
         async with self._connection() as connection:
-            await connection.execute(_FORGET, FORGET_AFTER_S)
+            await connection.execute(_FORGET_WORKERS, KEEP_WORKERS_S)
+            await connection.execute(_FORGET_KEYS, KEEP_KEYS_S)
             await connection.execute(_REGISTER, worker.id, worker.host, worker.pid, list(worker.pools), float(lease_s))
 
     async def deregister(self, worker_id: WorkerId) -> None:

@@ -41,6 +41,7 @@ __all__ = [
 
 LARGEST_BATCH = 256
 SMALLEST_SHARE = 16
+LARGEST_OUTPUTS = 16 * 1024 * 1024
 MAX_ATTEMPTS = 20
 STATEMENT_TIMEOUT_S = 30.0
 RECONNECT_S = 60.0
@@ -137,10 +138,17 @@ class Committer:
             entry.decide(submission, self._clock.now())
 
     def _take(self) -> list[RunHandle]:
-        """Half of what waits, so that one half is decided while the other is written."""
+        """Half of what waits, so that one half is decided while the other is written; less where outputs are large."""
         waiting = len(self._queue)
         size = min(LARGEST_BATCH, max(SMALLEST_SHARE, (waiting + 1) // 2), waiting)
-        return [self._queue.popleft() for _ in range(size)]
+        batch: list[RunHandle] = []
+        weight = 0
+        while len(batch) < size and weight < LARGEST_OUTPUTS:
+            handle = self._queue.popleft()
+            batch.append(handle)
+            if handle.entry is not None:
+                weight += sum(map(len, handle.entry.outputs.values()))
+        return batch
 
     async def _run(self) -> None:
         while True:
@@ -232,7 +240,11 @@ class Committer:
                 error = again
             else:
                 return
-            if loop.time() + wait > deadline or not (is_lost(error) or isinstance(error, DatabaseUnavailable)):
+            if (
+                self._stopping
+                or loop.time() + wait > deadline
+                or not (is_lost(error) or isinstance(error, DatabaseUnavailable))
+            ):
                 break
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT_S)
