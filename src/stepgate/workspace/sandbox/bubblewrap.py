@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -11,7 +11,8 @@ from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.sandbox import seccomp
 from stepgate.workspace.sandbox.advice import advice
-from stepgate.workspace.sandbox.canaries import Runner, sing
+from stepgate.workspace.sandbox.canaries import Runner, groups_hold, sing
+from stepgate.workspace.sandbox.cgroup import find_home
 from stepgate.workspace.sandbox.command import Canary, Command, Finished, Killed, Level
 from stepgate.workspace.sandbox.etc import INSIDE_ID
 from stepgate.workspace.sandbox.filesystem import FileSystem
@@ -41,6 +42,7 @@ class Blueprint:
 
     bwrap: Bubblewrap
     files: FileSystem
+    groups: Path | None = None
 
     def recipe(self, launcher: Launcher) -> Recipe:
         """How every command is run at the level `bwrap-full`. Raises NotReachable."""
@@ -48,13 +50,15 @@ class Blueprint:
         options = (*_NAMESPACES, *self.files.arguments(launcher))
         shown = self.files.shown_arguments(launcher)
         bwrap = self.bwrap.reached(launcher)
-        return Recipe(Level.BWRAP_FULL, launcher, bwrap, options, shown, environment, seccomp.program())
+        program = seccomp.program()
+        return Recipe(Level.BWRAP_FULL, launcher, bwrap, options, shown, environment, program, self.groups)
 
 
 class Sandbox:
     """Runs commands at a level that was proved at start-up; made by `probe` only.
 
-    `canaries` are the attacks that were tried, `degraded` what is weaker here than it could be.
+    `canaries` are the attacks that were tried, `degraded` what is weaker here than it could be, `groups` the control
+    group in which each command's memory is limited by the kernel (None: it is watched only).
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Sandbox:
         self.canaries = canaries
         self.degraded = degraded
         self.bubblewrap = blueprint.bwrap.origin
+        self.groups = blueprint.groups
         self._blueprint = blueprint
         self._recipe = recipe
         self._live: set[Running] = set()
@@ -110,7 +115,12 @@ class Sandbox:
     async def _try(cls, blueprint: Blueprint, layers: Layers) -> "Self | str":
         try:
             recipe = blueprint.recipe(Launcher.shared())
-            canaries = await sing(Runner(recipe, layers), python=blueprint.files.resolve("python3"))
+            python = blueprint.files.resolve("python3")
+            canaries = await sing(Runner(recipe, layers), python)
+            home = find_home()
+            if home is not None and python is not None and await groups_hold(Runner(recipe, layers), python, home):
+                blueprint = replace(blueprint, groups=home)
+                recipe = replace(recipe, groups=home)
             probed = layers.probe()
         except (OSError, StepgateError) as error:
             return str(error)

@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,15 @@ from stepgate.workspace.sandbox.running import Recipe, Running
 
 _INSIDE: Final = Path(__file__).with_name("inside.py")
 _LIMITS: Final = Limits(wall_s=20.0, cpu_s=10.0)
+_PROOF_BYTES: Final = 32 << 20
+# Shared memory, because for private memory there is another limit.
+_HOG: Final = """
+import mmap, sys
+size = int(sys.argv[1])
+memory = mmap.mmap(-1, size)
+for at in range(0, size, 4096):
+    memory[at] = 1
+"""
 _NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 # The daemon leaves its parent, its session and its terminal, then holds a lock that shows whether it lives.
 _DAEMON: Final = """
@@ -142,6 +151,19 @@ class _Bait:
                 continue
             reached.append(name)
         return ", ".join(reached)
+
+
+async def groups_hold(runner: Runner, python: str, home: Path) -> bool:
+    """Whether the kernel itself ends a command in a control group of `home` that takes more memory than allowed."""
+    limits = replace(_LIMITS, memory_bytes=_PROOF_BYTES)
+    command = Command((python, "-I", "-S", "-c", _HOG, str(4 * _PROOF_BYTES)), limits=limits)
+    with runner.layer() as layer:
+        running = Running(replace(runner.recipe, groups=home), command, layer, None)
+        try:
+            finished = await running.run(None)
+        except SandboxUnavailable:
+            return False
+    return finished.killed is Killed.MEMORY and running.counted is not None and running.counted.out_of_memory
 
 
 async def _survivors(runner: Runner, python: str) -> Canary:

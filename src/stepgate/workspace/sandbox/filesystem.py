@@ -38,7 +38,7 @@ class FileSystem:
         prefix = Path(sys.base_prefix) if python_prefix is None else python_prefix
         missing = [f"there is no {path}" for path in ("/usr/bin/env", "/bin/sh") if not Path(path).exists()]
         shown = [(str(folder), _presentable(folder, state_dir)) for folder in (prefix, *readonly) if _is_new(folder)]
-        order = _SYSTEM_PATH
+        order: tuple[str, ...] = _SYSTEM_PATH
         try:
             if _is_new(prefix):
                 launcher.reach(shown[0][1])

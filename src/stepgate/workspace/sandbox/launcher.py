@@ -27,6 +27,8 @@ MESSAGE_BYTES: Final = 1 << 16
 # No workspace, interpreter or program can lie beneath /sys, so hiding it in the launcher's namespace hides nothing.
 STAGE: Final = "/sys"
 CONNECTION_FD, WORKER_FD = 3, 4
+GO: Final = b"go"
+STOP: Final = b"stop"
 ARGS_FD, FILTER_FD, STATUS_FD, BLOCK_FD = 3, 4, 5, 6
 _ABOVE = 32
 
@@ -234,7 +236,7 @@ class Supervisor:
         deadline = time.monotonic() + _LONGEST_TICK_S
         while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= spec["after_ns"] and time.monotonic() < deadline:
             time.sleep(_NAP_S)
-        if not spec["hold"] or control.recv(16) == b"go":
+        if not spec["hold"] or control.recv(16) == GO:
             os.write(block, b"x")
         else:
             os.kill(first, signal.SIGKILL)

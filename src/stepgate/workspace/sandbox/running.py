@@ -9,12 +9,14 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from stepgate.domain.errors import InvalidValue, SandboxUnavailable
 from stepgate.workspace.layers.layer import WORKSPACE, Layer
 from stepgate.workspace.paths import check_relative
 from stepgate.workspace.sandbox import launcher as program
+from stepgate.workspace.sandbox.cgroup import Counted, Group
 from stepgate.workspace.sandbox.command import Command, Finished, Killed, Level
 from stepgate.workspace.sandbox.launch import Launcher
 from stepgate.workspace.sandbox.limits import Limits
@@ -39,6 +41,7 @@ class Recipe:
     shown: tuple[str, ...]
     environment: Mapping[str, str]
     filter: bytes
+    groups: Path | None = None
 
     def arguments(self, command: Command, layer: Layer) -> tuple[str, ...]:
         """bubblewrap's arguments, up to but without the command's own."""
@@ -70,6 +73,13 @@ def resource_limits(limits: Limits) -> dict[str, int]:
     }
 
 
+def _make_group(home: Path, limits: Limits) -> Group:
+    try:
+        return Group.make(home, limits)
+    except OSError as error:
+        raise SandboxUnavailable(f"no control group can be made in {home}: {error.strerror}") from error
+
+
 class Running:
     """A started command. `run` must be called once."""
 
@@ -89,8 +99,19 @@ class Running:
         self._first: asyncio.Future[int] = self._loop.create_future()
         self._gone = asyncio.Event()
         self._report: asyncio.Future[Report | None] = self._loop.create_future()
+        self._group: Group | None = None
+        self.counted: Counted | None = None
 
     async def run(self, stop: asyncio.Event | None) -> Finished:
+        if self._recipe.groups is not None:
+            self._group = _make_group(self._recipe.groups, self._command.limits)
+        try:
+            return await self._run(stop)
+        finally:
+            if self._group is not None:
+                self._group.remove()
+
+    async def _run(self, stop: asyncio.Event | None) -> Finished:
         control, streams = self._start()
         try:
             return await self._follow(streams, stop)
@@ -117,6 +138,7 @@ class Running:
             recipe.filter,
             command.stdin,
             self._layer.opened_ns,
+            hold=self._group is not None,
         )
         started.control.setblocking(False)
         self._loop.add_reader(started.control, self._hear, started.control)
@@ -136,7 +158,10 @@ class Running:
         if descriptors:
             self._process = descriptors[0]
             self._loop.add_reader(self._process, self._end)
-            self._first.set_result(json.loads(data)["first"])
+            first = json.loads(data)["first"]
+            self._first.set_result(first)
+            if self._group is not None:
+                self._enclose(control, self._group, first)
             if self._killed is not None:
                 self.kill(self._killed)
             return
@@ -145,6 +170,15 @@ class Running:
             self._gone.set()
             self._first.set_result(-1)
         self._report.set_result(Report.of(json.loads(data)) if data else None)
+
+    def _enclose(self, control: socket.socket, group: Group, first: int) -> None:
+        try:
+            group.add(first)
+        except OSError as error:
+            self._fault = SandboxUnavailable(f"a command cannot be put into its control group: {error.strerror}")
+            self.kill(Killed.CANCEL)
+        with contextlib.suppress(OSError):
+            control.send(program.GO if self._fault is None else program.STOP)
 
     def _end(self) -> None:
         self._loop.remove_reader(self._process)
@@ -229,11 +263,16 @@ class Running:
 
     def _finished(self, report: Report | None, watch: Watch, streams: tuple[Stream, Stream]) -> Finished:
         out, err = streams
+        if self._group is not None:
+            self.counted = self._group.counted()
+            if self.counted.out_of_memory and self._killed is None:
+                self._killed = Killed.MEMORY
         code = None if report is None else report.code
         if self._killed is None and (report is None or not report.ran):
             code = self._not_run(bytes(err.data), code, report.fault if report else "")
         number = code - _SIGNALLED if code is not None and _SIGNALLED < code <= _SIGNALLED + signal.NSIG else None
-        peaks = [size for size in (report.peak_bytes if report else None, watch.peak_bytes) if size]
+        in_group = self.counted.peak_bytes if self.counted else None
+        peaks = [size for size in (report.peak_bytes if report else None, watch.peak_bytes, in_group) if size]
         return Finished(
             exit_code=None if self._killed else code,
             signal=signal.SIGKILL if self._killed else number,

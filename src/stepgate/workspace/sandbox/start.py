@@ -47,17 +47,18 @@ def start(
     program_bytes: bytes,
     stdin: bytes = b"",
     after_ns: int = 0,
+    hold: bool = False,
 ) -> Started:
     """Hands a sandbox to the launcher without waiting; its command begins after `after_ns` by the clock of files.
 
-    Raises SandboxUnavailable without a launcher.
+    With `hold` it waits for `go` on `control` too. Raises SandboxUnavailable without a launcher.
     """
     options = (
         *("--seccomp", str(program.FILTER_FD), "--json-status-fd", str(program.STATUS_FD)),
         *("--block-fd", str(program.BLOCK_FD)),
     )
     spec = json.dumps(
-        {"bwrap": bwrap, "argv": list(argv), "rlimits": dict(rlimits), "hold": False, "after_ns": after_ns}
+        {"bwrap": bwrap, "argv": list(argv), "rlimits": dict(rlimits), "hold": hold, "after_ns": after_ns}
     ).encode()
     packed = b"".join(os.fsencode(part) + b"\0" for part in (*arguments, *options))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
