@@ -73,7 +73,9 @@ async def test_one_step_at_a_time_has_a_workspace(
     await committer.submit(handle, [completion(first.id)], output(first.id))
     assert await workspaces.acquire(workspace_id, run_id, second.id)
     assert not await workspaces.acquire(workspace_id, run_id, StepId(new_id()))
-    await workspaces.release(workspace_id, second.id)
+    assert await workspaces.release(workspace_id, second.id) == []
+    assert not await workspaces.acquire(workspace_id, run_id, StepId(new_id()))
+    await workspaces.release(workspace_id, second.id, handle.epoch)
     assert await workspaces.acquire(workspace_id, run_id, StepId(new_id()))
 
 

@@ -157,6 +157,10 @@ class Executor(ABC, Generic[P]):
     """Whether only the engine may add such a step (undo)."""
     params: builtins.type[P]
 
+    def prepares_long(self, params: P) -> bool:
+        """Whether `prepare` can last, so that its beginning is journaled and people see what is going on."""
+        return False
+
     async def prepare(self, context: Context, params: P) -> Prepared:
         """Effect-free: what the step would do, for the approver and for the action's hash."""
         given = params.model_dump(mode="json", by_alias=True)

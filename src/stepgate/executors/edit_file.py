@@ -87,6 +87,10 @@ class EditFile(Executor[EditFileParams]):
     summary = "Creates, changes or deletes one file; a person sees the diff first."
     params = EditFileParams
 
+    def prepares_long(self, params: EditFileParams) -> bool:
+        """A model writes."""
+        return params.instruction is not None
+
     async def prepare(self, context: Context, params: EditFileParams) -> Prepared:
         """The diff; with `instruction` the model writes here, once for each state of the file.
 

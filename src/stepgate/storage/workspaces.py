@@ -7,7 +7,6 @@ from stepgate.domain.errors import InvalidValue, NotFound
 from stepgate.domain.ids import RunId, StepId, WorkspaceId, new_id
 from stepgate.domain.states import CLOSED, IN_FLIGHT, StepStatus
 from stepgate.storage.database import Database
-from stepgate.storage.errors import translated
 
 HELD_FOR = "workspace"
 # An arbitrary constant: whoever makes a workspace holds it, so that two nested ones cannot be made side by side.
@@ -38,11 +37,17 @@ WHERE workspace.id = $1::uuid AND (
 )
 RETURNING workspace.id
 """
+# A worker that lost its lease may not end the turn of a step that its successor has begun again: it counts only under
+# the run's present lease, or once the step has come to its end.
 _RELEASE = """
 WITH freed AS (
-    UPDATE stepgate.workspaces SET holder_run_id = NULL, holder_step_id = NULL
-    WHERE id = $1::uuid AND holder_step_id = $2::uuid
-    RETURNING id
+    UPDATE stepgate.workspaces AS workspace SET holder_run_id = NULL, holder_step_id = NULL
+    WHERE workspace.id = $1::uuid AND holder_step_id = coalesce($2::uuid, holder_step_id) AND NOT EXISTS (
+        SELECT FROM stepgate.steps AS step JOIN stepgate.runs AS run ON run.id = step.run_id
+        WHERE step.run_id = workspace.holder_run_id AND step.id = workspace.holder_step_id
+          AND run.lease_epoch IS DISTINCT FROM $4 AND step.status <> ALL($5::text[])
+    )
+    RETURNING workspace.id
 )
 UPDATE stepgate.runs AS run SET held_until = NULL, held_for = NULL
 FROM freed WHERE run.workspace_id = freed.id AND run.held_for = $3
@@ -102,11 +107,17 @@ class Workspaces:
             held = await connection.fetchval(_ACQUIRE, workspace_id, run_id, step_id, list(CLOSED), busy)
         return held is not None
 
-    async def release(self, workspace_id: WorkspaceId, step_id: StepId) -> list[RunId]:
+    async def release(self, workspace_id: WorkspaceId, step_id: StepId, epoch: int | None = None) -> list[RunId]:
         """Ends the step's turn, if it has it; returns the runs that waited for the workspace and are due again."""
-        with translated(self._database.place):
-            async with self._database.raw() as connection:
-                rows = await connection.fetch(_RELEASE, workspace_id, step_id, HELD_FOR)
+        return await self._release(workspace_id, step_id, epoch)
+
+    async def release_ended(self, workspace_id: WorkspaceId) -> list[RunId]:
+        """Ends the turn of a step that has come to its end; returns the runs that waited for the workspace."""
+        return await self._release(workspace_id, None, None)
+
+    async def _release(self, workspace_id: WorkspaceId, step_id: StepId | None, epoch: int | None) -> list[RunId]:
+        async with self._database.session() as connection:
+            rows = await connection.fetch(_RELEASE, workspace_id, step_id, HELD_FOR, epoch, list(CLOSED))
         return [RunId(row["id"]) for row in rows]
 
     async def rev(self, workspace_id: WorkspaceId) -> str | None:

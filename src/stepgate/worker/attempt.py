@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from stepgate.domain import canonical
-from stepgate.domain.commands import Ask, Begin, Complete, Compute, Interrupt, Pause, Review
+from stepgate.domain.commands import Begin, Complete, Compute, Interrupt, Pause, Review
 from stepgate.domain.decide.turn import error_data
 from stepgate.domain.errors import (
+    DatabaseUnavailable,
+    IllegalTransition,
     LeaseLost,
     SandboxUnavailable,
     StaleApproval,
@@ -19,15 +20,15 @@ from stepgate.domain.errors import (
     WorkspaceConflict,
     WorkspaceUnavailable,
 )
-from stepgate.domain.state import Effect, Gate, StepResult, StepState
-from stepgate.domain.states import CLOSED, STARTABLE, StepStatus
-from stepgate.engine import actions
+from stepgate.domain.state import Effect, Gate, StepState
+from stepgate.domain.states import STARTABLE, RunStatus, StepStatus
 from stepgate.executors.base import Done, Executor, Failed, Outcome, Prepared
 from stepgate.storage.attachments import Attachments
 from stepgate.worker.applying import apply_computed, half_applied
-from stepgate.worker.outcome import fail_with, output_text, validated
+from stepgate.worker.asking import ask, is_as_approved, prepare
+from stepgate.worker.outcome import fail_with, put_under_review, result_of, validated
 from stepgate.worker.quick import is_quick, take
-from stepgate.workspace.changes import ChangeSet, next_rev
+from stepgate.worker.waits import Held, time_limit
 from stepgate.workspace.locks import WorkspaceLock
 
 if TYPE_CHECKING:
@@ -37,58 +38,75 @@ log = structlog.get_logger(__name__)
 
 DRIFT_ATTEMPTS = 3
 LOCK_WAIT_S = 10.0
-
-
-class Held(Exception):
-    """The step cannot go on now because its workspace is in use; the run is given back and waits."""
+DRIFTED = "drifted"
 
 
 async def attempt(driver: "Driver", step: StepState) -> None:
     """Takes one ready (or abandoned) step as far as it can go now; every end is recorded.
 
-    Raises LeaseLost when the run is driven elsewhere, Held when its workspace is in use.
+    Raises LeaseLost when the run is driven elsewhere, Held when its workspace is in use, DatabaseUnavailable when
+    nothing could be recorded: then the step is where it was, and is taken up again.
     """
     tools = driver.tools
     executor = tools.registry.find(step.spec.type)
-    if executor is None:
-        await driver.submit([Pause(tools.actor, "executor_missing")])
-        return
     try:
-        if not (is_quick(step, executor) and await take(driver, step, executor)):
+        if step.status is StepStatus.COMPUTED:
+            await apply_computed(driver, step)
+        elif executor is None:
+            await _set_aside(driver, step, "executor_missing")
+        elif driver.careful or not (is_quick(step, executor) and await take(driver, step, executor)):
             await _proceed(driver, step, executor)
     except SandboxUnavailable as error:
         log.warning("sandbox unavailable", run_id=driver.handle.run_id, step=step.spec.key, error=str(error))
-        await driver.submit([Pause(tools.actor, "sandbox_unavailable"), Interrupt(tools.actor, step.id)])
-    except (LeaseLost, Held):
+        await _set_aside(driver, step, "sandbox_unavailable")
+    except (LeaseLost, DatabaseUnavailable, Held):
         raise
+    except IllegalTransition as error:
+        if driver.takeable(step.id):  # nobody moved it: not being able to go on is its own fault
+            await fail_with(driver, step, _failed(error))
     except StepgateError as error:
-        await _fail(driver, step, error.reason_code, error.message, error.field)
+        if error.reason_code == DRIFTED:
+            await put_under_review(driver, step.id, error)
+        else:
+            await fail_with(driver, step, _failed(error), error.details.get("paths"))
     except Exception as error:
         log.exception("step failed unexpectedly", run_id=driver.handle.run_id, step=step.spec.key)
-        await _fail(driver, step, "internal", f"{type(error).__name__}: {error}", None)
+        await fail_with(driver, step, Failed("internal", f"{type(error).__name__}: {error}"))
+
+
+def _failed(error: StepgateError) -> Failed:
+    return Failed(error.reason_code, error.message, error.field)
+
+
+async def _set_aside(driver: "Driver", step: StepState, reason: str) -> None:
+    """The run waits for a worker that can do the step; one that is ending does so without it."""
+    tools = driver.tools
+    stop = Interrupt(tools.actor, step.id)
+    if driver.handle.state.phase in (RunStatus.QUEUED, RunStatus.RUNNING):
+        try:
+            await driver.submit([Pause(tools.actor, reason), stop])
+        except IllegalTransition:
+            log.info("the run is ending", run_id=driver.handle.run_id, reason=reason)
+        else:
+            return
+    await driver.submit([stop])
 
 
 async def _proceed(driver: "Driver", step: StepState, executor: Executor[Any]) -> None:
-    if step.status is StepStatus.COMPUTED:
-        await apply_computed(driver, step)
-        return None
     if step.spec.effect is Effect.ONCE and step.status is StepStatus.RUNNING:
         error = error_data("lost_end", "its worker was lost after it began; it may have happened")
         await driver.submit([Review(driver.tools.actor, step.id, error)])
         return None
     for _ in range(DRIFT_ATTEMPTS):
         try:
-            return await _advance(driver, step, executor)
+            async with driver.tools.lanes[executor.type]:
+                return await _advance(driver, step, executor)
         except StaleApproval:  # its effect would not be the approved one: back to the question
             await driver.submit([Interrupt(driver.tools.actor, step.id)])
             step = driver.handle.state.steps[step.id]
             if step.status not in STARTABLE:
                 return None
-    raise WorkspaceConflict("the workspace keeps changing under the approved action", code="drifted")
-
-
-async def _fail(driver: "Driver", step: StepState, code: str, message: str, field: str | None) -> None:
-    await fail_with(driver, step, Failed(code, message, field))
+    raise WorkspaceConflict("the workspace keeps changing under the approved action", code=DRIFTED)
 
 
 async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -> None:
@@ -100,39 +118,13 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
     if step.spec.effect is Effect.WORKSPACE and step.authorised:
         await driver.hold_workspace(step.id)
     async with _reading(driver, executor):
-        prepared = await _prepare(driver, step, executor, params)
+        prepared = await prepare(driver, step, executor, params)
     rev = await driver.workspace_rev()
-    revision = len(step.approvals) + (0 if step.authorised else 1)
-    hash_ = actions.action_hash(driver.handle.state, step, max(revision, 1), executor, prepared, resolved, rev)
-    approval = step.approval
-    if step.authorised and approval is not None and approval.action_hash == hash_:
-        await _execute(driver, step, executor, params, hash_, prepared)
-        return
-    if step.authorised:  # the action moved after it was approved: a new revision, a new question
-        hash_ = actions.action_hash(
-            driver.handle.state, step, len(step.approvals) + 1, executor, prepared, resolved, rev
-        )
-    await _ask(driver, step, prepared, hash_, rev)
-
-
-async def _prepare(driver: "Driver", step: StepState, executor: Executor[Any], params: Any) -> Prepared:
-    async with driver.tools.lanes[executor.type], asyncio.timeout(_timeout_s(driver, step)):
-        prepared: Prepared = await executor.prepare(driver.context(step), params)
-    return prepared
-
-
-async def _ask(driver: "Driver", step: StepState, prepared: Prepared, hash_: str, rev: str) -> None:
-    state = driver.handle.state
-    shown = canonical.dumps(actions.rendering(state, step, prepared, rev)).decode()
-    expires_ms = state.info.limits.get("approval_timeout_ms")
-    approval = actions.question(state, step, prepared, hash_, shown, driver.tools.clock.now(), expires_ms)
-    await driver.submit(
-        [Ask(driver.tools.actor, step.id, approval)], Attachments(renderings={approval.request_id: shown})
-    )
-
-
-def _timeout_s(driver: "Driver", step: StepState) -> float:
-    return (step.spec.timeout_ms or driver.tools.step_timeout_ms) / 1000
+    approved = is_as_approved(driver, step, executor, prepared, resolved, rev)
+    if approved is None:
+        await ask(driver, step, executor, prepared, resolved, rev)
+    else:
+        await _execute(driver, step, executor, params, approved, prepared)
 
 
 @asynccontextmanager
@@ -143,10 +135,17 @@ async def _reading(driver: "Driver", executor: Executor[Any]) -> AsyncIterator[N
         return
     if await half_applied(driver):
         raise Held("a change set is half-applied there")
-    async with WorkspaceLock(driver.root).shared_async(LOCK_WAIT_S):
+    lock = WorkspaceLock(driver.root).shared_async(LOCK_WAIT_S)
+    try:
+        await lock.__aenter__()
+    except WorkspaceUnavailable as error:
+        raise Held(error.message) from error
+    try:
         if driver.tools.marks.standing(driver.workspace_id) is not None:
             raise Held("a change set is being applied there")
         yield
+    finally:
+        await lock.__aexit__(None, None, None)
 
 
 async def _execute(
@@ -159,81 +158,80 @@ async def _execute(
 ) -> None:
     if step.spec.effect is Effect.WORKSPACE:
         await driver.hold_workspace(step.id)
-    if executor.lasts or step.spec.effect is Effect.ONCE:
-        await driver.submit([Begin(driver.tools.actor, step.id, hash_)])
+    run = _Execution(driver, step, executor, hash_)
     began = time.monotonic()
     try:
-        outcome = await _run(driver, step, executor, params, prepared)
-    except TimeoutError:
-        message = f"took longer than its {_timeout_s(driver, step):g} s"
-        outcome = Failed("timeout", message, field="timeout", retryable=True)
-    except (WorkspaceUnavailable, Held) as error:
-        if executor.lasts:
+        outcome = await run.outcome(params, prepared)
+    except Held:
+        if run.begun:
             await driver.submit([Interrupt(driver.tools.actor, step.id)])
-        raise Held(str(error)) from error
+        raise
     latency_ms = round((time.monotonic() - began) * 1000)
     match outcome:
         case Done():
             await _record(driver, step, outcome, hash_, latency_ms)
         case Failed():
             await fail_with(driver, step, outcome)
-    if step.spec.effect is Effect.WORKSPACE and driver.handle.state.steps[step.id].status in CLOSED:
-        await driver.free_workspace(step.id)
 
 
-async def _run(
-    driver: "Driver", step: StepState, executor: Executor[Any], params: Any, prepared: Prepared | None
-) -> Outcome:
-    """Executes, again where somebody changed a file under the layer meanwhile, a bounded number of times."""
-    context = driver.context(step, prepared)
-    for left in reversed(range(DRIFT_ATTEMPTS)):
+class _Execution:
+    """One recorded start and the executions under it."""
+
+    def __init__(self, driver: "Driver", step: StepState, executor: Executor[Any], hash_: str | None) -> None:
+        self._driver = driver
+        self._step = step
+        self._executor = executor
+        self._hash = hash_
+        self.begun = False
+
+    async def outcome(self, params: Any, prepared: Prepared | None) -> Outcome:
+        """Executes, again where somebody changed a file under the layer meanwhile, a bounded number of times."""
+        context = self._driver.context(self._step, prepared)
+        for left in reversed(range(DRIFT_ATTEMPTS)):
+            try:
+                async with _reading(self._driver, self._executor):
+                    await self._begin()
+                    return await self._within_limit(context, params)
+            except WorkspaceConflict as error:
+                if error.reason_code != DRIFTED or left == 0:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _begin(self) -> None:
+        """What lasts, must not start twice, or may be what kills workers, is known to have started before it does."""
+        driver, step = self._driver, self._step
+        if not self.begun and (self._executor.lasts or step.spec.effect is Effect.ONCE or driver.careful):
+            await driver.submit([Begin(driver.tools.actor, step.id, self._hash)])
+            self.begun = True
+
+    async def _within_limit(self, context: Any, params: Any) -> Outcome:
+        outcome: Outcome
+        if not self._executor.lasts and self._step.spec.timeout_ms is None:
+            outcome = await self._executor.execute(context, params)
+            return outcome
+        limit = time_limit(self._driver, self._step)
+        clock = asyncio.timeout(limit)
         try:
-            async with _reading(driver, executor), driver.tools.lanes[executor.type]:
-                if not executor.lasts and step.spec.timeout_ms is None:
-                    return await executor.execute(context, params)
-                async with asyncio.timeout(_timeout_s(driver, step)):
-                    return await executor.execute(context, params)
-        except WorkspaceConflict as error:
-            if error.reason_code != "drifted" or left == 0:
+            async with clock:
+                outcome = await self._executor.execute(context, params)
+        except TimeoutError:
+            if not clock.expired():
                 raise
-    raise AssertionError("unreachable")
+            outcome = Failed("timeout", f"took longer than its {limit:g} s", field="timeout", retryable=True)
+        return outcome
 
 
 async def _record(driver: "Driver", step: StepState, done: Done, hash_: str | None, latency_ms: int) -> None:
-    change_set = done.change_set
-    if change_set is None or not change_set.changes:
-        result, text = await _result(driver, step, done, None, latency_ms)
-        await driver.submit(
-            [Complete(driver.tools.actor, step.id, result, hash_)], Attachments(outputs={step.id: text})
-        )
+    change_set = done.change_set if done.change_set is not None and done.change_set.changes else None
+    if change_set is not None:
+        await asyncio.to_thread(driver.tools.blobs.sync)
+    result, text = await result_of(driver, step, done, change_set, latency_ms)
+    outputs = {step.id: text}
+    if change_set is None:
+        await driver.submit([Complete(driver.tools.actor, step.id, result, hash_)], Attachments(outputs=outputs))
         return
-    await asyncio.to_thread(driver.tools.blobs.sync)
-    result, text = await _result(driver, step, done, change_set, latency_ms)
-    attachments = Attachments(outputs={step.id: text}, change_sets=[driver.change_set_row(step, change_set)])
+    attachments = Attachments(outputs=outputs, change_sets=[driver.change_set_row(step, change_set)])
     await driver.submit([Compute(driver.tools.actor, step.id, result, hash_)], attachments)
     current = driver.handle.state.steps[step.id]
     if current.status is StepStatus.COMPUTED:
         await apply_computed(driver, current, change_set)
-
-
-async def _result(
-    driver: "Driver", step: StepState, done: Done, change_set: ChangeSet | None, latency_ms: int
-) -> tuple[StepResult, str]:
-    output, before, after = dict(done.output), None, None
-    if step.spec.effect is Effect.WORKSPACE:
-        before = await driver.workspace_rev()
-        after = before if change_set is None else next_rev(before, change_set.digest)
-        output["workspace_rev"] = after
-    text = output_text(driver, output)
-    return (
-        StepResult(
-            output_sha256=canonical.digest(text),
-            output_size=len(text),
-            change_set_id=None if change_set is None else change_set.id,
-            change_set_digest=None if change_set is None else change_set.digest,
-            workspace_before=before,
-            workspace_after=after,
-            latency_ms=latency_ms,
-        ),
-        text.decode(),
-    )

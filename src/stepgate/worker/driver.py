@@ -3,9 +3,11 @@
 import asyncio
 import heapq
 import os
+from bisect import bisect_right
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import structlog
 
 from stepgate.domain import canonical, references
 from stepgate.domain.commands import Command, Expire, Interrupt, Poison, Settle
-from stepgate.domain.errors import InvalidReference, LeaseLost
+from stepgate.domain.errors import DatabaseUnavailable, InvalidReference, LeaseLost
 from stepgate.domain.events import Event
 from stepgate.domain.ids import ChangeSetId, StepId, WorkspaceId
 from stepgate.domain.state import StepState
@@ -23,8 +25,10 @@ from stepgate.engine.model_calls import JournaledModels
 from stepgate.executors.base import AppliedSet, Context, FinishedStep, Prepared
 from stepgate.storage.attachments import Attachments, ChangeSetRow
 from stepgate.storage.claim import Claim
-from stepgate.worker.attempt import Held, attempt
+from stepgate.worker.attempt import attempt
+from stepgate.worker.quick import is_quick
 from stepgate.worker.tools import Tools
+from stepgate.worker.waits import Held
 from stepgate.workspace.access import Root
 from stepgate.workspace.changes import FIRST_REV, ChangeSet
 from stepgate.workspace.locks import WorkspaceLock
@@ -33,6 +37,9 @@ log = structlog.get_logger(__name__)
 
 LOST_LEASES_ALONE = 2
 LOST_LEASES_POISON = 3
+OUTAGE_WAIT_S = 1.0
+LEFT = frozenset({StepStatus.SKIPPED, StepStatus.REJECTED, StepStatus.CANCELLED})
+"""What others make of a step while it is in hand."""
 MAX_TASKS = 64
 """Steps of one run in hand at once; lanes bound what really runs."""
 
@@ -61,6 +68,10 @@ class Driver:
         self._stopping = False
         self._root: Root | None = None
         self._held = False
+        self._lost = False
+        self._taken_over = False
+        self._told: set[StepId] = set()
+        self._holding: set[StepId] = set()
 
     @property
     def workspace_id(self) -> WorkspaceId:
@@ -70,6 +81,21 @@ class Driver:
     def was_held(self) -> bool:
         """Whether it ended because another step changes the workspace."""
         return self._held
+
+    @property
+    def was_rung(self) -> bool:
+        """Whether somebody rang who was not yet heard."""
+        return self._stale
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is gone: nothing more may be recorded."""
+        return self._lost
+
+    @property
+    def careful(self) -> bool:
+        """Whether this run may be what workers die of: then every start is journaled, one step at a time."""
+        return self._lost_leases >= LOST_LEASES_ALONE
 
     # What the worker says to it
 
@@ -85,27 +111,22 @@ class Driver:
 
     def abandon(self) -> None:
         """The lease is lost: everything stops at once and nothing more is recorded."""
+        self._lost = True
+        self._changed.set()
         for task in self._tasks.values():
             task.cancel()
 
     async def drive(self) -> Ended:
         """Until nothing can move; the caller releases the run."""
+        self._held = False
         try:
-            await self._take_over()
-            while True:
-                if self._stale:
-                    self._stale = False
-                    await self.tools.committer.refresh(self.handle)
-                await self._expire_due()
-                self._drain()
-                if not self._stopping and not self._held:
-                    await self._start_ready()
-                if not self._tasks:
-                    if self._stale:
-                        continue
-                    break
-                await self._wait()
-            return Ended(held=self._held)
+            while not self._lost:
+                try:
+                    if await self._go_on():
+                        break
+                except DatabaseUnavailable as error:
+                    await self._sit_out(error)
+            return Ended(held=self._held, lost=self._lost)
         except LeaseLost:
             self.abandon()
             return Ended(lost=True)
@@ -113,6 +134,30 @@ class Driver:
             await self._finish_tasks()
             if self._root is not None:
                 self._root.close()
+                self._root = None
+
+    async def _go_on(self) -> bool:
+        """One round: takes up news, stops and starts what must be, waits; True when nothing can move any more."""
+        if self._stale:
+            self._stale = False
+            await self.tools.committer.refresh(self.handle)
+        await self._take_over()
+        await self._expire_due()
+        self._drain()
+        if not self._held:
+            await self._start_ready()
+        if self._tasks:
+            await self._wait()
+            return False
+        return not self._stale
+
+    async def _sit_out(self, error: DatabaseUnavailable) -> None:
+        """Nothing is lost by waiting: what runs goes on, and what could not be recorded is taken up again."""
+        self._stale = True
+        if self._stopping:
+            raise error
+        log.warning("database unavailable", run_id=self.handle.run_id, error=str(error))
+        await asyncio.sleep(OUTAGE_WAIT_S)
 
     async def _expire_due(self) -> None:
         state = self.handle.state
@@ -124,11 +169,12 @@ class Driver:
     async def _take_over(self) -> None:
         """What an earlier worker left in flight is taken up; a run that keeps killing workers is put aside."""
         state = self.handle.state
-        actor = self.tools.actor
-        if self._lost_leases >= LOST_LEASES_POISON and state.phase in MAY_START:
-            await self.submit([Poison(actor)])
+        suspect = self._lost_leases >= LOST_LEASES_POISON and not self._taken_over
+        if suspect and (state.in_flight or state.phase in MAY_START):
+            await self.submit([Poison(self.tools.actor)])
+        self._taken_over = True
         if self.handle.state.phase in DRAINING and not self.handle.state.in_flight:
-            await self.submit([Settle(actor)])
+            await self.submit([Settle(self.tools.actor)])
 
     async def _start_ready(self) -> None:
         """Steps that cannot last run here, one after another, without the cost of a task each."""
@@ -136,10 +182,8 @@ class Driver:
             step = self._next()
             if step is None:
                 return
-            executor = self.tools.registry.find(step.spec.type)
             alone = not self._tasks and len(self.handle.state.ready) <= 1
-            quick = executor is not None and not executor.lasts and step.status in STARTABLE
-            if quick and alone:
+            if alone and is_quick(step, self.tools.registry.find(step.spec.type)):
                 await self._attempt(step)
                 if self._stale or self._stopping or self._held:
                     return
@@ -151,7 +195,7 @@ class Driver:
 
         The queue is filled again only when it is empty, so that picking stays cheap however many steps are ready.
         """
-        if len(self._tasks) >= (1 if self._lost_leases >= LOST_LEASES_ALONE else MAX_TASKS):
+        if len(self._tasks) >= (1 if self.careful else MAX_TASKS):
             return None
         steps = self.handle.state.steps
         while self._queue or self._fill():
@@ -173,33 +217,40 @@ class Driver:
         heapq.heapify(self._queue)
         return bool(self._queue)
 
+    def takeable(self, step_id: StepId) -> bool:
+        """Whether the step, as it stands now, may be taken up."""
+        return self._takeable(self.handle.state.steps[step_id])
+
     def _takeable(self, step: StepState) -> bool:
         if step.status in IN_FLIGHT:
             return self._wanted(step.id)
         state = self.handle.state
+        if self._stopping:
+            return False
         if step.retry_at is None:
             return step.status in STARTABLE and step.id in state.ready and state.phase in MAY_START
         return startable(state, step, self.tools.clock.now())
 
     def _wanted(self, step_id: StepId) -> bool:
-        """While draining, what is computed is applied; anything else in flight is not begun again."""
+        """While draining or stopping, what is computed is applied; anything else in flight is not begun again."""
         state = self.handle.state
-        if state.phase not in DRAINING:
+        if state.phase not in DRAINING and not self._stopping:
             return True
         return state.steps[step_id].status is StepStatus.COMPUTED
 
     def _drain(self) -> None:
-        """Stops steps that the run no longer wants, or that a stopping worker must give back."""
+        """Stops steps that the run no longer wants, or that a stopping worker must give back; each is told once."""
         state = self.handle.state
         kill = self._stopping or (state.phase in DRAINING and state.drain == "kill")
         for step_id, task in self._tasks.items():
-            step = state.steps[step_id]
-            closed = step.status not in IN_FLIGHT and step.status not in STARTABLE
-            if (kill and step.status is not StepStatus.COMPUTED) or closed:
+            status = state.steps[step_id].status
+            if step_id not in self._told and ((kill and status is not StepStatus.COMPUTED) or status in LEFT):
+                self._told.add(step_id)
                 task.cancel()
         if state.phase in DRAINING or self._stopping:
             for step_id in state.in_flight:
                 if step_id not in self._tasks and not self._wanted(step_id):
+                    self._told.add(step_id)
                     self._tasks[step_id] = asyncio.create_task(self._interrupt(step_id))
 
     async def _attempt(self, step: StepState) -> None:
@@ -207,10 +258,15 @@ class Driver:
             await attempt(self, step)
         except Held:
             self._held = True
+        except DatabaseUnavailable as error:
+            await self._sit_out(error)
         except asyncio.CancelledError:
-            if not self._stopping and self.handle.state.phase not in DRAINING:
+            if self._lost or not (self._stopping or self.handle.state.phase in DRAINING):
                 raise
             await self._interrupt(step.id)
+        finally:
+            if step.id in self._holding and not self._lost:
+                await asyncio.shield(self.background(self._end_turn(step.id)))
 
     async def _interrupt(self, step_id: StepId) -> None:
         if self.handle.state.steps[step_id].status in (StepStatus.RUNNING, StepStatus.PREPARING):
@@ -220,8 +276,10 @@ class Driver:
         """Until a step ends, somebody rings, or a timer of the run is due."""
         state = self.handle.state
         timeout = None
-        if state.next_timer is not None:
-            timeout = max(0.0, (state.next_timer - self.tools.clock.now()) / 1e6)
+        now = self.tools.clock.now()
+        coming = bisect_right(state.timers, now, key=itemgetter(0))  # those before were seen to, or cannot be now
+        if coming < len(state.timers):
+            timeout = (state.timers[coming][0] - now) / 1e6
         changed = asyncio.create_task(self._changed.wait())
         try:
             await asyncio.wait([changed, *self._tasks.values()], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -231,6 +289,7 @@ class Driver:
         for step_id, task in list(self._tasks.items()):
             if task.done():
                 del self._tasks[step_id]
+                self._told.discard(step_id)
                 if not task.cancelled():
                     task.result()
 
@@ -250,6 +309,8 @@ class Driver:
 
     async def submit(self, commands: Sequence[Command], attachments: Attachments | None = None) -> tuple[Event, ...]:
         """Decides and commits; raises LeaseLost when another worker drives the run."""
+        if self._lost:
+            raise LeaseLost("another worker may drive the run now")
         return await self.tools.committer.submit(self.handle, commands, attachments)
 
     @property
@@ -338,9 +399,15 @@ class Driver:
         """One mutating step at a time in a workspace, over all runs; raises Held when it is another's turn."""
         if not await self.tools.workspaces.acquire(self.workspace_id, self.handle.run_id, step_id):
             raise Held("another step changes this workspace")
+        self._holding.add(step_id)
 
-    async def free_workspace(self, step_id: StepId) -> None:
-        for run_id in await self.tools.workspaces.release(self.workspace_id, step_id):
+    async def _end_turn(self, step_id: StepId) -> None:
+        """Lets other steps change the workspace, unless this one must go on or half of its set may be there."""
+        self._holding.discard(step_id)
+        status = self.handle.state.steps[step_id].status
+        if status in IN_FLIGHT or status is StepStatus.NEEDS_REVIEW:
+            return
+        for run_id in await self.tools.workspaces.release(self.workspace_id, step_id, self.handle.epoch):
             self.tools.ring(run_id)
 
     async def workspace_rev(self) -> str:

@@ -53,6 +53,7 @@ class Worker:
         self._heartbeat: Heartbeat | None = None
         self._stopping = False
         self._claiming = asyncio.Lock()
+        self._batch = min(options.batch, options.runs)
 
     @property
     def running(self) -> bool:
@@ -100,7 +101,7 @@ class Worker:
     async def claim(self) -> int:
         """Takes due runs up to the worker's room; returns how many."""
         async with self._claiming:
-            room = min(self._options.batch, self._options.runs - len(self._drivers))
+            room = min(self._batch, self._options.runs - len(self._drivers))
             if room <= 0 or self._stopping:
                 return 0
             claims = await self._tools.claims.claim(self.id, self._options.pools, room, self._options.only)
@@ -148,7 +149,8 @@ class Worker:
         finally:
             if self._drivers.get(run_id) is driver:
                 del self._drivers[run_id]
-            if len(self._drivers) == self._options.runs - 1 or not self._drivers:
+            # Room for a whole batch, so that a busy worker does not claim run by run.
+            if len(self._drivers) == self._options.runs - self._batch or not self._drivers:
                 self._rung.set()
         self._wake_later(driver)
 
