@@ -1,4 +1,4 @@
-"""What is committed was decided on exactly the state it was written on, whoever else writes, whatever breaks."""
+"""What is committed was decided on exactly the state it was written on, whoever else writes."""
 
 import asyncio
 from typing import Any
@@ -6,22 +6,19 @@ from typing import Any
 import pytest
 
 from stepgate.domain import commands as c
-from stepgate.domain.errors import Conflict, DatabaseUnavailable, Expired, IllegalTransition, LeaseLost, NotFound
-from stepgate.domain.ids import RunId, StepId, WorkspaceId, new_id
+from stepgate.domain.errors import IllegalTransition, LeaseLost, NotFound
+from stepgate.domain.ids import StepId, WorkspaceId, new_id
 from stepgate.domain.states import EventType, RunStatus, StepStatus
 from stepgate.storage import committer as committing
-from stepgate.storage.attachments import Attachments, IdempotencyRow
+from stepgate.storage.attachments import Attachments
 from stepgate.storage.claim import Claims
 from stepgate.storage.committer import Committer
 from stepgate.storage.database import Database
 from stepgate.storage.verify import verify
 from stepgate.storage.writing import write
 from tests.storage.building import (
-    HASH,
     PERSON,
-    SECOND,
     WORKER,
-    asking,
     chain,
     claim_one,
     completion,
@@ -29,7 +26,6 @@ from tests.storage.building import (
     drive_to_end,
     inputs_of,
     output,
-    question,
     register,
     result,
     spec,
@@ -216,100 +212,6 @@ async def test_every_accepted_write_clears_the_count_of_lost_leases(
     assert await superuser.fetchval(query, state.info.id) == 0
 
 
-async def _break(superuser: Any) -> None:
-    query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'stepgate committer'"
-    await superuser.execute(query)
-
-
-async def test_a_connection_lost_before_the_commit_costs_nothing(
-    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
-) -> None:
-    specs = chain(2)
-    state = await create(committer, workspace_id, specs)
-    handle = (await claim_one(claims)).handle
-    await _break(superuser)
-    await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
-    verdict = await verify(database, state.info.id)
-    assert (verdict.verified, verdict.events) == (True, 5)
-
-
-async def test_a_commit_whose_answer_was_lost_is_not_done_again(
-    committer: Committer,
-    claims: Claims,
-    workspace_id: WorkspaceId,
-    superuser: Any,
-    database: Database,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    specs = chain(2)
-    state = await create(committer, workspace_id, specs)
-    handle = (await claim_one(claims)).handle
-
-    async def write_and_lose(*arguments: Any) -> list[bool]:
-        await write(*arguments)
-        monkeypatch.setattr(committing, "write", write)
-        raise ConnectionResetError("the answer never came")
-
-    monkeypatch.setattr(committing, "write", write_and_lose)
-    events = await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
-    assert [event.type.value for event in events] == ["run.started", "step.completed"]
-    verdict = await verify(database, state.info.id)
-    assert (verdict.verified, verdict.events) == (True, 5)
-    assert handle.head.hash == verdict.head_hash
-
-
-async def test_a_connection_killed_while_the_commit_waits_is_settled_by_the_head(
-    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
-) -> None:
-    specs = chain(2)
-    state = await create(committer, workspace_id, specs)
-    handle = (await claim_one(claims)).handle
-    async with superuser.transaction():
-        await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
-        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
-        await _until_waiting(superuser)
-        await _break(superuser)
-    await writing
-    verdict = await verify(database, state.info.id)
-    assert (verdict.verified, verdict.events) == (True, 5)
-
-
-async def test_a_commit_that_goes_on_behind_a_broken_connection_is_not_doubled(
-    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
-) -> None:
-    specs = chain(2)
-    state = await create(committer, workspace_id, specs)
-    handle = (await claim_one(claims)).handle
-    async with superuser.transaction():
-        await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
-        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
-        await _until_waiting(superuser)
-        committer._connection._transport.abort()
-        await _until_waiting(superuser, 2)
-    events = await writing
-    assert [event.type.value for event in events] == ["run.started", "step.completed"]
-    verdict = await verify(database, state.info.id)
-    assert (verdict.verified, verdict.events) == (True, 5)
-    assert handle.head.hash == verdict.head_hash
-
-
-async def test_a_statement_that_was_cancelled_is_sent_again(
-    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, database: Database
-) -> None:
-    specs = chain(2)
-    state = await create(committer, workspace_id, specs)
-    handle = (await claim_one(claims)).handle
-    async with superuser.transaction():
-        await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
-        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
-        await _until_waiting(superuser)
-        query = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepgate committer'"
-        await superuser.execute(query)
-    await writing
-    verdict = await verify(database, state.info.id)
-    assert (verdict.verified, verdict.events) == (True, 5)
-
-
 async def test_large_outputs_are_spread_over_several_batches(
     committer: Committer,
     claims: Claims,
@@ -342,106 +244,6 @@ async def test_large_outputs_are_spread_over_several_batches(
     assert max(sizes) == 2
     for run_id in specs:
         assert (await verify(database, run_id)).verified
-
-
-async def _until_waiting(superuser: Any, backends: int = 1) -> None:
-    query = """
-        SELECT count(*) FROM pg_stat_activity
-        WHERE application_name = 'stepgate committer' AND wait_event_type = 'Lock'
-    """
-    async with asyncio.timeout(10):
-        while await superuser.fetchval(query) < backends:
-            await superuser.execute("SELECT pg_stat_clear_snapshot()")
-
-
-async def test_a_database_that_stays_away_is_told_to_the_sender(
-    committer: Committer, claims: Claims, workspace_id: WorkspaceId, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    specs = chain(2)
-    await create(committer, workspace_id, specs)
-    handle = (await claim_one(claims)).handle
-
-    async def refuse(*_: Any) -> Any:
-        raise ConnectionRefusedError("nobody listens")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(committing, "write", refuse)
-        patched.setattr(committer._database, "connect", refuse)
-        patched.setattr(committing, "RECONNECT_S", 0.0)
-        with pytest.raises(DatabaseUnavailable):
-            await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
-    events = await committer.submit(handle, [completion(specs[0].id)], output(specs[0].id))
-    assert events[-1].type is EventType.STEP_COMPLETED
-
-
-async def test_the_api_finds_no_run_that_was_never_made(committer: Committer) -> None:
-    unknown = RunId(new_id())
-    with pytest.raises(NotFound):
-        await committer.submit_once(unknown, c.Start(PERSON))
-    with pytest.raises(NotFound):
-        await committer.load(unknown)
-
-
-async def test_a_run_is_made_once(committer: Committer, workspace_id: WorkspaceId) -> None:
-    state = await create(committer, workspace_id, chain(1))
-    again = c.Create(PERSON, state.info, ())
-    with pytest.raises(Conflict):
-        await committer.submit_once(state.info.id, again)
-
-
-async def test_an_api_command_never_touches_the_lease(
-    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
-) -> None:
-    specs = chain(2)
-    state = await create(committer, workspace_id, specs)
-    await claim_one(claims)
-    query = "SELECT worker_id, lease_epoch FROM stepgate.runs WHERE id = $1"
-    before = await superuser.fetchrow(query, state.info.id)
-    await committer.submit_once(state.info.id, c.Cancel(PERSON))
-    assert await superuser.fetchrow(query, state.info.id) == before
-
-
-async def test_a_key_is_recorded_with_what_it_did_and_refuses_a_second_time(
-    committer: Committer, workspace_id: WorkspaceId, superuser: Any
-) -> None:
-    state = await create(committer, workspace_id, chain(2), start=False)
-    key = Attachments(idempotency=IdempotencyRow("runs.start", "k-1", HASH, 200))
-    await committer.submit_once(state.info.id, c.Start(PERSON), key)
-    row = await superuser.fetchrow("SELECT run_id::text, request_sha256, status FROM stepgate.idempotency_keys")
-    assert tuple(row) == (state.info.id, HASH, 200)
-    before = await committer.load(state.info.id)
-    with pytest.raises(Conflict) as refused:
-        await committer.submit_once(state.info.id, c.Pause(PERSON), key)
-    assert refused.value.reason_code == "idempotency_in_use"
-    assert await committer.load(state.info.id) == before
-
-
-async def test_a_key_whose_request_changed_nothing_is_recorded_as_well(
-    committer: Committer, workspace_id: WorkspaceId, superuser: Any
-) -> None:
-    state = await create(committer, workspace_id, chain(2))
-    key = Attachments(idempotency=IdempotencyRow("runs.start", "k-1", HASH, 200))
-    _, events = await committer.submit_once(state.info.id, c.Start(PERSON), key)
-    assert events == ()
-    assert await superuser.fetchval("SELECT count(*) FROM stepgate.idempotency_keys") == 1
-
-
-async def test_an_approval_that_expires_on_its_way_is_not_committed(
-    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = spec(1)
-    state = await create(committer, workspace_id, [step])
-    handle = (await claim_one(claims)).handle
-    command, shown = asking(step.id, question(expires_at=database.clock.now() - SECOND))
-    await committer.submit(handle, [command], shown)
-    slow = database.clock.now() - 10 * SECOND
-    real = type(database.clock).now
-    times = iter([slow])
-    monkeypatch.setattr(type(database.clock), "now", lambda clock: next(times, None) or real(clock))
-    with pytest.raises(Expired):
-        await committer.submit_once(state.info.id, c.Approve(PERSON, step.id, HASH))
-    assert next(times, None) is None
-    assert (await committer.load(state.info.id)).steps[step.id].status is StepStatus.AWAITING_APPROVAL
 
 
 async def test_refresh_takes_up_what_others_wrote(
