@@ -222,3 +222,29 @@ def test_a_run_shows_its_first_two_hundred_steps_and_the_list_the_others(api: Ap
     rest = api.get(f"{PATH}/{run['id']}/steps", limit=200, cursor=page["next_cursor"])
     assert [step["number"] for step in rest["items"]] == [201]
     assert rest["next_cursor"] is None
+
+
+def test_a_run_is_found_by_the_beginning_that_only_it_has(api: Api) -> None:
+    run = api.run([READ])
+    other = api.run()
+    shared = run["id"][: next(n for n in range(36) if run["id"][n] != other["id"][n])]
+    assert api.get(f"{PATH}/{run['id'][: len(shared) + 1]}")["id"] == run["id"]
+    response = api.client.get(f"{PATH}/{shared}")
+    assert response.status_code == 422
+    assert run["id"] in response.json()["errors"][0]["fix"]
+    assert api.client.get(f"{PATH}/ffff").status_code == 404
+    for name in ("read", "1", run["steps"][0]["id"]):
+        assert api.get(f"{PATH}/{run['id']}/steps/{name}")["key"] == "read"
+    assert api.client.get(f"{PATH}/{run['id']}/steps/nobody").status_code == 404
+
+
+def test_the_channel_of_a_request_is_believed_only_with_the_secret(api: Api) -> None:
+    body = {"goal": "x", "workspace_path": str(api.workspace)}
+    for headers, channel in (
+        ({"Stepgate-Channel": "cli"}, "api"),
+        ({"Stepgate-Channel": "cli", "Authorization": "Bearer wrong"}, "api"),
+        ({"Stepgate-Channel": "worker", **api.secret}, "api"),
+        (api.secret, "api"),
+        ({"Stepgate-Channel": "cli", **api.secret}, "cli"),
+    ):
+        assert api.post(PATH, body, expect=201, **headers)["requester"]["channel"] == channel

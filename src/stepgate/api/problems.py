@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
@@ -68,8 +68,6 @@ TRANSPORT = {
 
 class ProblemDocument(BaseModel):
     """An error: `type` and `status` for programs, the rest for people. Unknown members may follow."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     type: str = Field(examples=["urn:stepgate:error:invalid_value"])
     title: str

@@ -96,6 +96,7 @@ async def _once(
     idempotency_key: Annotated[
         str | None,
         Header(
+            alias="Idempotency-Key",
             description="1 to 255 printable ASCII characters, new for each new request; a repetition is answered again",
             examples=["6f1d9c0e-create-run"],
         ),
