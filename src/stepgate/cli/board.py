@@ -20,7 +20,7 @@ KEY_WIDTH = 14
 
 
 class Board:
-    """`told` are steps whose end is old news; `answers`: whoever looks is asked at gates and need not be told of them."""
+    """`told` are steps whose end is old news; `answers`: whoever looks is asked at gates and need not be told."""
 
     def __init__(self, console: Console, told: frozenset[str] = frozenset(), *, answers: bool = False) -> None:
         self._console = console

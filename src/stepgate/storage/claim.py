@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import structlog
+
 from stepgate.domain.errors import LeaseLost
 from stepgate.domain.ids import RunId, StepId, WorkerId
 from stepgate.domain.journal import GENESIS, Head
@@ -16,7 +18,10 @@ from stepgate.storage.database import Database
 from stepgate.storage.entry import RunHandle
 from stepgate.storage.errors import is_lost, translated
 
+log = structlog.get_logger(__name__)
+
 BEAT_TIMEOUT_S = 10.0
+SET_ASIDE_S = 3600.0
 
 # Each pool is read through the partial index in its order; SKIP LOCKED lets claimants pass each other, and the shared
 # lock on the worker's row makes a claim and the end of its lease exclude each other. What is due was written by a
@@ -65,6 +70,17 @@ _RELEASE_FAILED = """
 UPDATE stepgate.runs
 SET worker_id = NULL, lease_epoch = lease_epoch + 1, lost_leases = lost_leases + 1
 WHERE id = $1::uuid AND lease_epoch = $2
+"""
+_SET_ASIDE = """
+UPDATE stepgate.runs
+SET worker_id = NULL, lease_epoch = lease_epoch + 1, held_until = now() + make_interval(secs => $2)
+WHERE id = $1::uuid
+"""
+_PUT_DOWN = """
+UPDATE stepgate.runs
+SET worker_id = NULL, lease_epoch = lease_epoch + 1, lost_leases = lost_leases + 1
+WHERE worker_id = $1::uuid AND id = ANY($2::uuid[])
+RETURNING id::text AS id
 """
 _STANDS = """
 SELECT EXISTS (
@@ -187,11 +203,21 @@ class Claims:
         claims = []
         for row in rows:
             run_id = RunId(row["id"])
-            state, head = chains.caught_up(None, Head(0, GENESIS), journals.get(run_id, []))
+            try:
+                state, head = chains.caught_up(None, Head(0, GENESIS), journals.get(run_id, []))
+            except Exception:
+                log.exception("a journal cannot be folded; the run is set aside", run_id=run_id)
+                await self._set_aside(run_id)
+                continue
             if state is not None:
                 handle = RunHandle(run_id, state, head, row["lease_epoch"])
                 claims.append(Claim(handle, inputs.get(run_id, {}), row["lost_leases"]))
         return claims
+
+    async def _set_aside(self, run_id: RunId) -> None:
+        """One damaged journal must not keep the other runs of a batch from being driven."""
+        async with self._connection() as connection:
+            await connection.execute(_SET_ASIDE, run_id, SET_ASIDE_S)
 
     async def release(self, handle: RunHandle, *, held_until: int | None = None, held_for: str | None = None) -> bool:
         """Puts the run down unless it moved: False means that an event arrived and the driver goes on.
@@ -216,6 +242,11 @@ class Claims:
         async with self._connection() as connection:
             await connection.execute(_RELEASE_FAILED, handle.run_id, handle.epoch)
         handle.released = True
+
+    async def put_down(self, worker_id: WorkerId, run_ids: Sequence[RunId]) -> list[RunId]:
+        """Frees those of the runs that are this worker's, counted like lost leases; returns them."""
+        async with self._connection() as connection:
+            return [RunId(row["id"]) for row in await connection.fetch(_PUT_DOWN, worker_id, list(run_ids))]
 
     async def stands(self, handle: RunHandle) -> bool:
         """Whether the run is still this handle's, asked of the database at this moment."""

@@ -1,26 +1,32 @@
 """Claims due runs, drives them, gives them back: one per process."""
 
 import asyncio
-import os
-import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
-from stepgate.domain.errors import DatabaseUnavailable
-from stepgate.domain.ids import RunId, WorkerId, new_id
+from stepgate.domain.errors import DatabaseUnavailable, LeaseLost
+from stepgate.domain.ids import RunId, WorkerId
 from stepgate.domain.wake import next_wake
-from stepgate.storage.claim import Claim, WorkerRow
+from stepgate.storage.claim import Claim
 from stepgate.storage.database import Database
-from stepgate.worker.driver import Driver, Ended
-from stepgate.worker.heartbeat import Heartbeat
+from stepgate.storage.workspaces import HELD_FOR
+from stepgate.worker.driver import LOST_LEASES_ALONE, Driver, Ended
+from stepgate.worker.lease import Lease
 from stepgate.worker.tools import Tools
 
 log = structlog.get_logger(__name__)
 
-HELD_RETRY_S = 1.0
+T = TypeVar("T")
+
+FIRST_HELD_S = 1.0
+LONGEST_HELD_S = 60.0
+"""How long a run waits for its workspace before it looks again; mostly it is rung before."""
+RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +48,32 @@ class Worker:
     """`start` claims and drives until `stop`; both return when that is so."""
 
     def __init__(self, database: Database, tools: Tools, options: Options) -> None:
-        self.id = WorkerId(new_id())
-        self._database = database
         self._tools = tools
         self._options = options
         self._drivers: dict[RunId, Driver] = {}
         self._drives: set[asyncio.Task[None]] = set()
         self._rung = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
-        self._heartbeat: Heartbeat | None = None
         self._stopping = False
         self._claiming = asyncio.Lock()
         self._batch = min(options.batch, options.runs)
+        self._held: dict[RunId, float] = {}
+        self._alone: RunId | None = None
+        self._quiet_until = 0.0
+        self._lease = Lease(
+            database,
+            options.pools,
+            options.lease_s,
+            kill=self._kill_commands,
+            lost=self._abandon_all,
+            taken=self._rung.set,
+            moved=self._moved,
+        )
+
+    @property
+    def id(self) -> WorkerId:
+        """Another one after a lost lease."""
+        return self._lease.id
 
     @property
     def running(self) -> bool:
@@ -67,11 +87,13 @@ class Worker:
     @property
     def busy(self) -> bool:
         """Whether it drives runs or is about to."""
-        return bool(self._drives) or self._claiming.locked()
+        return bool(self._drives) or self._claiming.locked() or (self.running and self._rung.is_set())
 
     async def start(self) -> None:
+        """Raises DatabaseUnavailable."""
         self._stopping = False
-        await self._register()
+        await self._lease.take()
+        self._rung.set()
         self._loop_task = asyncio.create_task(self._run(), name="stepgate-worker")
 
     async def stop(self, timeout_s: float = 30.0) -> None:
@@ -80,15 +102,20 @@ class Worker:
         self._rung.set()
         for driver in self._drivers.values():
             driver.stop()
-        if self._drives:
-            _, late = await asyncio.wait(self._drives, timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
         if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
-        await self._deregister()
+            await self._end([self._loop_task], timeout_s)
+        async with self._claiming:  # a claim under way stops what it took
+            drives = list(self._drives)
+        await self._end(drives, timeout_s)
+        await self._lease.give_back()
+
+    async def _end(self, tasks: "Sequence[asyncio.Task[None]]", timeout_s: float) -> None:
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     def ring(self, run_id: RunId | None = None) -> None:
         """Something may be due; a run in hand is looked at again."""
@@ -102,12 +129,38 @@ class Worker:
         """Takes due runs up to the worker's room; returns how many."""
         async with self._claiming:
             room = min(self._batch, self._options.runs - len(self._drivers))
-            if room <= 0 or self._stopping:
+            if room <= 0 or self._stopping or self._is_quiet():
                 return 0
             claims = await self._tools.claims.claim(self.id, self._options.pools, room, self._options.only)
-            for claim in claims:
-                self._take(claim)
-            return len(claims)
+            return await self._sort_out(claims)
+
+    # Runs that may be what workers die of
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing new is claimed: a suspect is driven alone, or could be as soon as the others have ended."""
+        return bool(self._drivers) and (self._alone is not None or time.monotonic() < self._quiet_until)
+
+    async def _sort_out(self, claims: Sequence[Claim]) -> int:
+        """Takes up the claims; a suspect alone, so that no other run is lost, and blamed, with it.
+
+        For one lease's time the runs in hand may come to their end first; then it is taken up beside them.
+        """
+        suspects = [claim for claim in claims if claim.lost_leases >= LOST_LEASES_ALONE]
+        taken: Sequence[Claim] = claims
+        if suspects and not self._drivers:
+            taken, self._alone, self._quiet_until = suspects[:1], suspects[0].handle.run_id, 0.0
+        elif suspects and self._quiet_until == 0.0:
+            taken = [claim for claim in claims if claim not in suspects]
+            self._quiet_until = time.monotonic() + self._options.lease_s
+            asyncio.get_running_loop().call_later(self._options.lease_s, self._rung.set)
+        else:
+            self._quiet_until = 0.0
+        for claim in taken:
+            self._take(claim)
+        for claim in claims:
+            if claim not in taken:
+                await self._tools.claims.release(claim.handle)
+        return len(taken)
 
     # The loop
 
@@ -122,7 +175,10 @@ class Worker:
                 wait_s = self._options.check_interval_s
             except DatabaseUnavailable as error:
                 log.warning("database unavailable", error=str(error))
-                wait_s = 1.0
+                wait_s = RETRY_S
+            except Exception:
+                log.exception("claiming failed")
+                wait_s = RETRY_S
             try:
                 await asyncio.wait_for(self._rung.wait(), wait_s)
             except TimeoutError:
@@ -130,6 +186,8 @@ class Worker:
 
     def _take(self, claim: Claim) -> None:
         driver = Driver(self._tools, claim)
+        if self._stopping:
+            driver.stop()
         self._drivers[driver.handle.run_id] = driver
         task = asyncio.create_task(self._drive(driver))
         self._drives.add(task)
@@ -138,87 +196,102 @@ class Worker:
     async def _drive(self, driver: Driver) -> None:
         run_id = driver.handle.run_id
         try:
-            while True:
-                ended = await driver.drive()
-                if ended.lost or await self._release(driver, ended):
-                    break
-                driver.ring()
+            await self._drive_and_release(driver)
+        except LeaseLost:
+            log.info("another worker drives the run", run_id=run_id)
+        except DatabaseUnavailable as error:  # only when stopping: the lease runs out, and with it the claim
+            log.warning("could not release", run_id=run_id, error=str(error))
         except Exception:
             log.exception("drive failed", run_id=run_id)
-            await self._release_quietly(driver)
+            await self._give_up(driver)
         finally:
             if self._drivers.get(run_id) is driver:
                 del self._drivers[run_id]
+            if self._alone == run_id:
+                self._alone = None
             # Room for a whole batch, so that a busy worker does not claim run by run.
-            if len(self._drivers) == self._options.runs - self._batch or not self._drivers:
+            if len(self._drivers) == self._options.runs - self._batch or not self._drivers or driver.was_rung:
                 self._rung.set()
         self._wake_later(driver)
 
+    async def _drive_and_release(self, driver: Driver) -> None:
+        while True:
+            ended = await driver.drive()
+            if ended.lost or await self._insist(driver, partial(self._release, driver, ended)):
+                return
+            driver.ring()
+
     async def _release(self, driver: Driver, ended: Ended) -> bool:
         """False when the run moved meanwhile: it is driven on instead of being put down."""
-        held_for = "workspace" if ended.held else None
-        until = self._tools.clock.now() + int(HELD_RETRY_S * 1e6) if ended.held else None
-        return await self._tools.claims.release(driver.handle, held_until=until, held_for=held_for)
+        run_id = driver.handle.run_id
+        if not ended.held:
+            self._held.pop(run_id, None)
+            return await self._tools.claims.release(driver.handle)
+        self._held[run_id] = wait_s = min(2 * self._held.get(run_id, FIRST_HELD_S / 2), LONGEST_HELD_S)
+        until = self._tools.clock.now() + round(wait_s * 1e6)
+        return await self._tools.claims.release(driver.handle, held_until=until, held_for=HELD_FOR)
 
-    async def _release_quietly(self, driver: Driver) -> None:
+    async def _give_up(self, driver: Driver) -> None:
         """After a failure of the drive itself the run is due again; its lost-lease count tells poison from chance."""
         try:
-            await self._tools.claims.release_failed(driver.handle)
+            await self._insist(driver, partial(self._tools.claims.release_failed, driver.handle))
         except DatabaseUnavailable as error:
             log.warning("could not release", run_id=driver.handle.run_id, error=str(error))
+
+    async def _insist(self, driver: Driver, act: Callable[[], Awaitable[T]]) -> T:
+        """Until the database answers: a run that is not put down would stay with this worker for good."""
+        while True:
+            try:
+                return await act()
+            except DatabaseUnavailable as error:
+                if self._stopping or driver.lost:
+                    raise
+                log.warning("database unavailable", run_id=driver.handle.run_id, error=str(error))
+            await asyncio.sleep(RETRY_S)
 
     def _wake_later(self, driver: Driver) -> None:
         """A retry or an expiry in the near future does not wait for the next look."""
         at = next_wake(driver.handle.state)
         if at is None or self._stopping:
             return
-        delay = max(HELD_RETRY_S if driver.was_held else 0.0, (at - self._tools.clock.now()) / 1e6)
+        held_s = self._held.get(driver.handle.run_id, 0.0) if driver.was_held else 0.0
+        delay = max(held_s, (at - self._tools.clock.now()) / 1e6)
         if delay < self._options.check_interval_s:
             asyncio.get_running_loop().call_later(delay, self._rung.set)
 
     # The lease
 
-    async def _register(self) -> None:
-        row = WorkerRow(self.id, socket.gethostname(), os.getpid(), self._options.pools)
-        await self._tools.claims.register(row, self._options.lease_s)
-        loop = asyncio.get_running_loop()
-        self._heartbeat = Heartbeat(
-            self._database,
-            self.id,
-            self._options.lease_s,
-            moved=partial(self._moved_from_thread, loop),
-            lost=lambda: self._lost(loop),
-        )
-        self._heartbeat.start()
-
-    async def _deregister(self) -> None:
-        if self._heartbeat is not None:
-            await asyncio.to_thread(self._heartbeat.stop)
-            self._heartbeat = None
-        await self._tools.claims.deregister(self.id)
-
-    def _moved_from_thread(self, loop: asyncio.AbstractEventLoop, heads: Mapping[RunId, int]) -> None:
-        loop.call_soon_threadsafe(self._moved, heads)
-
-    def _moved(self, heads: Mapping[RunId, int]) -> None:
-        for run_id, seq in heads.items():
-            driver = self._drivers.get(run_id)
-            if driver is not None and driver.handle.head.seq < seq:
-                driver.ring()
-
-    def _lost(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From the heartbeat's thread: commands die before anything else, even if the loop is busy."""
-        log.error("lease lost", worker_id=self.id)
+    def _kill_commands(self) -> None:
         if self._tools.sandbox is not None:
             self._tools.sandbox.kill_all()
-        loop.call_soon_threadsafe(self._begin_anew)
 
-    def _begin_anew(self) -> None:
-        """All runs are somebody else's now; a fresh identity may claim again."""
-        for driver in list(self._drivers.values()):
+    def _abandon_all(self) -> None:
+        for driver in self._drivers.values():
             driver.abandon()
-        self._heartbeat = None
-        self.id = WorkerId(new_id())
-        task = asyncio.get_running_loop().create_task(self._register())
-        self._drives.add(task)
-        task.add_done_callback(self._drives.discard)
+
+    def _moved(self, heads: Mapping[RunId, int]) -> None:
+        """What the doorbell did not tell; and runs under this lease that it does not know of are given back."""
+        strays = []
+        for run_id, seq in heads.items():
+            driver = self._drivers.get(run_id)
+            if driver is None:
+                strays.append(run_id)
+            elif driver.handle.head.seq < seq:
+                driver.ring()
+        if strays and not self._stopping:
+            task = asyncio.get_running_loop().create_task(self._put_down(strays))
+            self._drives.add(task)
+            task.add_done_callback(self._drives.discard)
+
+    async def _put_down(self, run_ids: Sequence[RunId]) -> None:
+        """While nothing is being claimed, what is in the database's hands of ours and not in ours is a stray."""
+        try:
+            async with self._claiming:
+                strays = [run_id for run_id in run_ids if run_id not in self._drivers]
+                freed = await self._tools.claims.put_down(self.id, strays) if strays else []
+        except DatabaseUnavailable as error:
+            log.warning("database unavailable", error=str(error))
+            return
+        if freed:
+            log.error("runs were claimed and not driven", run_ids=freed)
+            self._rung.set()

@@ -169,10 +169,10 @@ def test_nothing_outlives_a_worker_that_is_killed(tmp_path: Path, lab: Lab) -> N
         worker.kill()
     with held:
         # The daemon's lock becomes free when the kernel has taken it down.
-        alarm = threading.Timer(20, lambda: os.kill(os.getpid(), signal.SIGALRM))
-        alarm.start()
-        fcntl.flock(held, fcntl.LOCK_EX)
-        alarm.cancel()
+        waiting = threading.Thread(target=fcntl.flock, args=(held, fcntl.LOCK_EX), daemon=True)
+        waiting.start()
+        waiting.join(50)
+        assert not waiting.is_alive()
     layers = Layers(tmp_path / "state")
     assert layers.sweep() == 1
     assert list(layers.path.iterdir()) == []

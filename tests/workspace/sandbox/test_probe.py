@@ -7,7 +7,7 @@ import pytest
 from stepgate.domain.errors import InvalidValue, SandboxUnavailable
 from stepgate.workspace.access import Root
 from stepgate.workspace.layers.store import Layers
-from stepgate.workspace.sandbox import bubblewrap
+from stepgate.workspace.sandbox import bubblewrap, running
 from stepgate.workspace.sandbox.advice import advice
 from stepgate.workspace.sandbox.bubblewrap import Sandbox
 from stepgate.workspace.sandbox.command import Command, Level
@@ -55,6 +55,7 @@ async def test_every_canary_is_told_by_name_and_held(lab: Lab) -> None:
 
 
 async def test_a_bubblewrap_that_isolates_nothing_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_PATIENCE_S", 1.0)
     programs = tmp_path / "programs"
     programs.mkdir()
     impostor = programs / "bwrap"

@@ -22,7 +22,7 @@ from stepgate.workspace.sandbox.limits import Limits
 from stepgate.workspace.sandbox.running import Recipe, Running
 
 _INSIDE: Final = Path(__file__).with_name("inside.py")
-_LIMITS: Final = Limits(wall_s=20.0, cpu_s=10.0)
+_LIMITS: Final = Limits(wall_s=60.0, cpu_s=10.0)
 _PROOF_BYTES: Final = 32 << 20
 # Shared memory, because for private memory there is another limit.
 _HOG: Final = """

@@ -24,7 +24,7 @@ from stepgate.workspace.sandbox.output import Stream
 from stepgate.workspace.sandbox.start import Report, start
 from stepgate.workspace.sandbox.watch import Watch
 
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 20.0
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
 _SIGNALLED: Final = 128
