@@ -280,6 +280,9 @@ def diff(
 def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on (STEPGATE_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="The port, 0 for a free one (STEPGATE_PORT).")] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Execute nothing here (STEPGATE_EMBEDDED_WORKER=false).")
+    ] = False,
 ) -> None:
     """Serve the HTTP API, with a worker in it."""
 
@@ -288,7 +291,8 @@ def serve(
 
         return serve
 
-    _execute(load, overrides={"host": host, "port": port}, lasts=True)
+    options = {"host": host, "port": port, "embedded_worker": False if no_worker else None}
+    _execute(load, overrides=options, lasts=True)
 
 
 @app.command()
