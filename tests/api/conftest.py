@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,13 @@ class Api:
     workspace: Path
     stack: Stack
     loop: asyncio.AbstractEventLoop
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """An idempotency key that nobody has used."""
     secret: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {SECRET}"})
+
+    def elsewhere(self) -> "Api":
+        """The same server, with another workspace and another key."""
+        return replace(self, workspace=new_workspace(self.workspace.parent), key=uuid.uuid4().hex)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs something in the server's loop."""
@@ -88,6 +95,13 @@ class Api:
             assert time.monotonic() < deadline, found
 
 
+def new_workspace(folder: Path) -> Path:
+    workspace = folder / f"workspace-{uuid.uuid4().hex}"
+    workspace.mkdir()
+    (workspace / "a.txt").write_text("old\n")
+    return workspace
+
+
 @asynccontextmanager
 async def opened(settings: Settings, holder: list[Any], *, worker: bool) -> AsyncIterator[Services]:
     async with open_stack(settings) as stack:
@@ -101,9 +115,7 @@ async def opened(settings: Settings, holder: list[Any], *, worker: bool) -> Asyn
 @contextmanager
 def served(database_url: str, folder: Path, *, worker: bool = False, local_trust: bool = False) -> Iterator[Api]:
     """A server until the block ends."""
-    workspace = folder / "workspace"
-    workspace.mkdir()
-    (workspace / "a.txt").write_text("old\n")
+    workspace = new_workspace(folder)
     settings = load(
         {
             "database_url": SecretStr(database_url),
@@ -140,27 +152,54 @@ def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
         yield found
 
 
+@contextmanager
+def for_a_module(
+    cluster: EmbeddedServer, administrator: Administrator, template: str, folder: Path, **options: bool
+) -> Iterator[Api]:
+    with contextmanager(make_database)(cluster, administrator, template) as url, served(url, folder, **options) as api:
+        yield api
+
+
 @pytest.fixture(scope="module")
 def quiet(
     cluster: EmbeddedServer, administrator: Administrator, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Api]:
     """A server that executes nothing, for all tests of a module that only read, or are refused and leave nothing."""
-    with (
-        contextmanager(make_database)(cluster, administrator, template) as url,
-        served(url, tmp_path_factory.mktemp("quiet")) as found,
-    ):
-        yield found
+    with for_a_module(cluster, administrator, template, tmp_path_factory.mktemp("quiet")) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    cluster: EmbeddedServer, administrator: Administrator, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    with for_a_module(cluster, administrator, template, tmp_path_factory.mktemp("workshop"), worker=True) as api:
+        yield api
 
 
 @pytest.fixture
-def working(database_url: str, tmp_path: Path) -> Iterator[Api]:
-    """A server with a worker."""
+def working(workshop: Api) -> Api:
+    """A workspace of the test's own on a server with a worker, which other tests of the module use too."""
+    return workshop.elsewhere()
+
+
+@pytest.fixture(scope="module")
+def trusted(
+    cluster: EmbeddedServer, administrator: Administrator, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    folder = tmp_path_factory.mktemp("trusted")
+    with for_a_module(cluster, administrator, template, folder, worker=True, local_trust=True) as api:
+        yield api
+
+
+@pytest.fixture
+def trusting(trusted: Api) -> Api:
+    """The same on a server that trusts local callers."""
+    return trusted.elsewhere()
+
+
+@pytest.fixture
+def alone(database_url: str, tmp_path: Path) -> Iterator[Api]:
+    """A server with a worker that no other test uses."""
     with served(database_url, tmp_path, worker=True) as found:
-        yield found
-
-
-@pytest.fixture
-def trusting(database_url: str, tmp_path: Path) -> Iterator[Api]:
-    """A server with a worker that trusts local callers."""
-    with served(database_url, tmp_path, worker=True, local_trust=True) as found:
         yield found

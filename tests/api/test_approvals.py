@@ -13,9 +13,9 @@ def edit(name: str) -> dict[str, Any]:
     return {"key": name, "type": "edit_file", "input": {"path": f"{name}.txt", "content": "new\n"}, "needs": []}
 
 
-def test_the_inbox_holds_every_open_question_the_oldest_first(working: Api) -> None:
-    run = working.run([edit("a"), edit("b"), edit("c")], start=True)
-    inbox = working.until(INBOX, lambda inbox: len(inbox["items"]) == 3)
+def test_the_inbox_holds_every_open_question_the_oldest_first(alone: Api) -> None:
+    run = alone.run([edit("a"), edit("b"), edit("c")], start=True)
+    inbox = alone.until(INBOX, lambda inbox: len(inbox["items"]) == 3)
     assert [one["request_id"] for one in inbox["items"]] == sorted(one["request_id"] for one in inbox["items"])
     assert {one["step_key"] for one in inbox["items"]} == {"a", "b", "c"}
     first = inbox["items"][0]
@@ -25,29 +25,29 @@ def test_the_inbox_holds_every_open_question_the_oldest_first(working: Api) -> N
     assert first["matched_rules"] == ["default:edit_file"]
 
 
-def test_a_question_leaves_the_inbox_when_it_is_decided(working: Api) -> None:
-    path, step = working.asking()
-    (question,) = working.get(INBOX)["items"]
+def test_a_question_leaves_the_inbox_when_it_is_decided(alone: Api) -> None:
+    path, step = alone.asking()
+    (question,) = alone.get(INBOX)["items"]
     assert question["action_hash"] == step["approval"]["action_hash"]
     body = {"action_hash": question["action_hash"]}
-    assert working.decide(path, step, "approve", body, **working.secret).status_code == 200
-    assert working.get(INBOX)["items"] == []
-    (decided,) = working.get(INBOX, status="Approved")["items"]
+    assert alone.decide(path, step, "approve", body, **alone.secret).status_code == 200
+    assert alone.get(INBOX)["items"] == []
+    (decided,) = alone.get(INBOX, status="Approved")["items"]
     assert decided["decision"]["verdict"] == "approved"
 
 
-def test_a_question_leaves_the_inbox_with_its_run(working: Api) -> None:
-    path, _ = working.asking()
-    working.post(f"{path}/cancel")
-    assert working.get(INBOX)["items"] == []
-    assert len(working.get(INBOX, status="void")["items"]) == 1
+def test_a_question_leaves_the_inbox_with_its_run(alone: Api) -> None:
+    path, _ = alone.asking()
+    alone.post(f"{path}/cancel")
+    assert alone.get(INBOX)["items"] == []
+    assert len(alone.get(INBOX, status="void")["items"]) == 1
 
 
-def test_the_inbox_has_pages(working: Api) -> None:
-    working.run([edit("a"), edit("b"), edit("c")], start=True)
-    whole = working.until(INBOX, lambda inbox: len(inbox["items"]) == 3)
-    first = working.get(INBOX, limit=2)
-    second = working.get(INBOX, limit=2, cursor=first["next_cursor"])
+def test_the_inbox_has_pages(alone: Api) -> None:
+    alone.run([edit("a"), edit("b"), edit("c")], start=True)
+    whole = alone.until(INBOX, lambda inbox: len(inbox["items"]) == 3)
+    first = alone.get(INBOX, limit=2)
+    second = alone.get(INBOX, limit=2, cursor=first["next_cursor"])
     assert first["items"] + second["items"] == whole["items"]
     assert second["next_cursor"] is None
 

@@ -98,9 +98,13 @@ def test_a_call_of_unknown_cost_makes_the_total_unknown_and_not_zero(working: Ap
 
     async def forget() -> None:
         async with working.stack.database.session() as connection:
-            await connection.execute("UPDATE stepgate.runs SET unknown_cost_calls = 1, known_cost_usd = 0.25")
-            await connection.execute("UPDATE stepgate.steps SET unknown_cost_calls = model_calls")
-            await connection.execute("UPDATE stepgate.model_calls SET cost_usd = NULL")
+            run_id = path.rpartition("/")[2]
+            for change in (
+                "stepgate.runs SET unknown_cost_calls = 1, known_cost_usd = 0.25 WHERE id = $1",
+                "stepgate.steps SET unknown_cost_calls = model_calls WHERE run_id = $1",
+                "stepgate.model_calls SET cost_usd = NULL WHERE run_id = $1",
+            ):
+                await connection.execute(f"UPDATE {change}", run_id)
 
     working.do(forget())
     cost = working.get(f"{path}/cost")

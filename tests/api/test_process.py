@@ -30,17 +30,17 @@ def test_a_process_without_a_worker_takes_nothing_up(api: Api) -> None:
     assert response.json()["type"] == "urn:stepgate:error:no_worker"
 
 
-def test_a_worker_takes_up_what_is_due(working: Api) -> None:
-    status = working.get("/worker/status")
+def test_a_worker_takes_up_what_is_due(alone: Api) -> None:
+    status = alone.get("/worker/status")
     assert (status["running"], status["workers"]) == (True, 1)
-    path = f"/v1/agent-runs/{working.run([READ], start=True)['id']}"
-    assert working.post("/worker/process")["claimed"] in (0, 1)
-    working.until(path, lambda run: run["status"] == "completed")
-    assert working.get("/worker/status")["due"] == 0
+    path = f"/v1/agent-runs/{alone.run([READ], start=True)['id']}"
+    assert alone.post("/worker/process")["claimed"] in (0, 1)
+    alone.until(path, lambda run: run["status"] == "completed")
+    assert alone.get("/worker/status")["due"] == 0
 
 
-def test_health_tells_every_part(working: Api) -> None:
-    health = working.get("/health")
+def test_health_tells_every_part(alone: Api) -> None:
+    health = alone.get("/health")
     assert set(health) == {"status", "version", "database", "sandbox", "router", "worker"}
     assert set(health["sandbox"]) >= {"level", "canaries", "degraded"}
     assert health["database"]["ok"] is True
