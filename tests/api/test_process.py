@@ -1,6 +1,6 @@
 """Worker, health, step types: what this process can do."""
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import asyncpg
 
@@ -88,6 +88,26 @@ async def _close_door(database: Database, *, open_: bool) -> None:
                 )
     finally:
         await connection.close()
+
+
+def test_a_request_that_gets_no_connection_is_told_to_come_again(api: Api) -> None:
+    database = api.stack.database
+    pool = database.engine.sync_engine.pool
+    pool._timeout = 0.2  # type: ignore[attr-defined]
+    held = AsyncExitStack()
+
+    async def hold() -> None:
+        for _ in range(pool.size()):  # type: ignore[attr-defined]
+            await held.enter_async_context(database.begin())
+
+    api.do(hold())
+    try:
+        response = api.client.get("/v1/agent-runs")
+        assert response.status_code == 503
+        assert "busy" in response.json()["detail"]
+    finally:
+        api.do(held.aclose())
+    assert api.client.get("/v1/agent-runs").status_code == 200
 
 
 def test_step_types_bring_the_schema_of_their_input(api: Api) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from stepgate.domain.errors import Conflict, DatabaseUnavailable, SchemaMismatch, StepgateError
 
@@ -62,6 +63,8 @@ def translate(error: BaseException, place: str) -> StepgateError | None:
     error = cause(error)
     if isinstance(error, StepgateError):
         return error
+    if isinstance(error, PoolTimeout):
+        return DatabaseUnavailable("every connection to the database is busy", fix="send the request again later")
     if isinstance(error, _REFUSED) or is_lost(error):
         return DatabaseUnavailable(
             f"the database at {place} cannot be used: {_said(error)}",
@@ -87,7 +90,14 @@ def translated(place: str) -> Iterator[None]:
         yield
     except StepgateError:
         raise
-    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+    except (
+        DBAPIError,
+        PoolTimeout,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+    ) as error:
         found = translate(error, place)
         if found is None:
             raise
