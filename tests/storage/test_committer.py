@@ -7,16 +7,17 @@ import pytest
 
 from stepgate.domain import commands as c
 from stepgate.domain.errors import IllegalTransition, LeaseLost, NotFound
-from stepgate.domain.ids import StepId, WorkspaceId, new_id
+from stepgate.domain.ids import CallId, StepId, WorkspaceId, new_id
 from stepgate.domain.states import EventType, RunStatus, StepStatus
 from stepgate.storage import committer as committing
-from stepgate.storage.attachments import Attachments
+from stepgate.storage.attachments import Attachments, ModelCallRow
 from stepgate.storage.claim import Claims
 from stepgate.storage.committer import Committer
 from stepgate.storage.database import Database
 from stepgate.storage.verify import verify
 from stepgate.storage.writing import write
 from tests.storage.building import (
+    HASH,
     PERSON,
     WORKER,
     chain,
@@ -199,7 +200,25 @@ async def test_a_finished_run_gives_its_lease_back_in_the_same_write(
     assert await claims.release(handle)
 
 
-async def test_every_accepted_write_clears_the_count_of_lost_leases(
+@pytest.mark.parametrize("hot", [True, False])
+async def test_a_start_alone_does_not_forget_the_workers_that_were_lost(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any, hot: bool
+) -> None:
+    (step,) = chain(1)
+    state = await create(committer, workspace_id, [step])
+    await superuser.execute("UPDATE stepgate.runs SET lost_leases = 2")
+    handle = (await claim_one(claims)).handle
+    calls = Attachments(calls=[ModelCallRow(CallId(new_id()))])
+    if hot:
+        await committer.submit(handle, [c.Begin(WORKER, step.id)])
+    else:
+        called = c.CallModel(WORKER, step.id, calls.calls[0].id, HASH, "openai", None)
+        await committer.submit(handle, [c.Begin(WORKER, step.id), called], calls)
+    query = "SELECT lost_leases FROM stepgate.runs WHERE id = $1"
+    assert await superuser.fetchval(query, state.info.id) == 2
+
+
+async def test_every_other_write_clears_the_count_of_lost_leases(
     committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
 ) -> None:
     specs = chain(2)

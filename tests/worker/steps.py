@@ -1,5 +1,7 @@
 """Step types for tests: each does one thing that the engine must cope with, and tells the test about it."""
 
+# ruff: noqa: ARG002 - every step type takes the same arguments
+
 import asyncio
 from collections import Counter, defaultdict
 from typing import Any

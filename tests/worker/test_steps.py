@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.worker.conftest import LoseLease, NoSandbox, OpenLab
-from tests.worker.lab import PERSON, Lab, statuses, step_of
+from tests.worker.lab import PERSON, Lab, Plan, statuses, step_of
 from tests.worker.steps import Kit
 
 
@@ -14,7 +14,11 @@ async def test_a_plan_of_all_five_types_runs_to_its_end(lab: Lab) -> None:
         [
             {"key": "read", "type": "read_file", "input": {"path": "a.txt"}},
             {"key": "ask", "type": "analyze", "input": {"instruction": "what is it?"}},
-            {"key": "edit", "type": "edit_file", "input": {"path": "a.txt", "content": "${{ steps.read.output.text }}!"}},
+            {
+                "key": "edit",
+                "type": "edit_file",
+                "input": {"path": "a.txt", "content": "${{ steps.read.output.text }}!"},
+            },
             {"key": "run", "type": "run_command", "input": {"argv": ["sh", "-c", "cat a.txt; echo new > b.txt"]}},
             {"key": "sum", "type": "summarize", "input": {"instruction": "say it"}},
         ]
@@ -23,9 +27,9 @@ async def test_a_plan_of_all_five_types_runs_to_its_end(lab: Lab) -> None:
     await lab.approve(run_id, "run")
     state = await lab.until_status(run_id, "completed")
     assert set(statuses(state).values()) == {"completed"}
-    assert (lab.workspace / "a.txt").read_text() == "hello\nworld\n!"
+    assert (lab.workspace / "a.txt").read_text() == "hello\nworld\n+"
     assert (lab.workspace / "b.txt").read_text() == "new\n"
-    assert (await lab.output(run_id, "run"))["stdout"] == "hello\nworld\n!"
+    assert (await lab.output(run_id, "run"))["stdout"] == "hello\nworld\n+"
     await lab.verify(run_id)
 
 
@@ -102,7 +106,7 @@ async def test_no_more_steps_of_a_type_run_at_once_than_its_limit(open_lab: Open
 
 async def test_a_step_that_waits_for_its_turn_has_not_begun(open_lab: OpenLab) -> None:
     lab = await open_lab(concurrency="hold=1,*=8")
-    steps = [{"key": name, "type": "hold", "input": {"name": name}, "needs": []} for name in ("a", "b")]
+    steps: Plan = [{"key": name, "type": "hold", "input": {"name": name}, "needs": []} for name in ("a", "b")]
     run_id = await lab.create(steps)
     await lab.until(run_id, lambda state: "running" in statuses(state).values() and len(lab.kit.hold.inside) == 1)
     await lab.create([{"type": "noop", "input": {}}])
@@ -252,7 +256,9 @@ async def test_a_step_type_this_worker_lacks_pauses_the_run_until_one_has_it(
     await able.verify(run_id)
 
 
-async def test_without_a_sandbox_no_command_runs_and_the_run_waits_for_one(open_lab: OpenLab, no_sandbox: NoSandbox) -> None:
+async def test_without_a_sandbox_no_command_runs_and_the_run_waits_for_one(
+    open_lab: OpenLab, no_sandbox: NoSandbox
+) -> None:
     with no_sandbox():
         bare = await open_lab()
     assert bare.stack.sandbox is None

@@ -59,7 +59,13 @@ def rendering(state: RunState, step: StepState, prepared: Prepared, workspace_re
 
 
 def question(
-    state: RunState, step: StepState, prepared: Prepared, hash_: str, shown: str, now: int, expires_ms: int | None
+    state: RunState,
+    step: StepState,
+    prepared: Prepared,
+    hash_: str,
+    shown: str,
+    now: int,
+    expires_ms: int | None = None,
 ) -> Approval:
     """A new request for this action; its revision and time are set when it is decided."""
     return Approval(

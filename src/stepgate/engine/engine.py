@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from stepgate.domain import canonical
 from stepgate.domain.commands import (
     AddSteps,
@@ -20,12 +22,13 @@ from stepgate.domain.commands import (
     Start,
     Undo,
 )
-from stepgate.domain.errors import Forbidden, InvalidValue, StaleSteps
+from stepgate.domain.errors import DatabaseUnavailable, Forbidden, InvalidValue, StaleSteps
 from stepgate.domain.events import Event
-from stepgate.domain.ids import RunId, StepId, new_id
+from stepgate.domain.ids import RunId, StepId, WorkspaceId, new_id
 from stepgate.domain.limits import RunLimits
 from stepgate.domain.plan import PlannedStep
 from stepgate.domain.state import Actor, RunInfo, RunState
+from stepgate.domain.states import EventType
 from stepgate.engine import planning
 from stepgate.executors.registry import Registry
 from stepgate.storage.attachments import IdempotencyRow
@@ -36,6 +39,10 @@ from stepgate.workspace.access import check_workspace
 
 DEFAULT_POOL = "default"
 ADD_ATTEMPTS = 5
+ENDS = frozenset({EventType.STEP_SKIPPED, EventType.STEP_CANCELLED, EventType.STEP_REJECTED})
+"""How a person closes a step."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +244,19 @@ class Engine:
         state, events = await self.committer.submit_once(run_id, commands, attachments)
         if events:
             self._ring(run_id)
+        if any(event.type in ENDS for event in events):
+            await self._end_turn(state)
         return state, events
+
+    async def _end_turn(self, state: RunState) -> None:
+        """A step that a person closed may have kept its workspace from other runs; they look again by themselves."""
+        try:
+            waiting = await self._workspaces.release_ended(WorkspaceId(state.info.workspace_id))
+        except DatabaseUnavailable as error:
+            log.warning("the workspace was not freed yet", run_id=state.info.id, error=str(error))
+            return
+        for run_id in waiting:
+            self._ring(run_id)
 
 
 def check_reason(reason: str | None) -> str | None:

@@ -96,7 +96,9 @@ class Committer:
         return await future
 
     async def refresh(self, handle: RunHandle) -> None:
-        """Takes up what others wrote to the run; a write under way does so by itself."""
+        """Takes up what others wrote to the run; a write that follows one under way does so by itself."""
+        if handle.entry is not None:
+            await self.submit(handle, ())  # nothing of its own: answered once what is under way has its answer
         async with self._database.raw() as connection:
             links = (await chains.after(connection, {handle.run_id: handle.head.seq})).get(handle.run_id, [])
         if handle.entry is None and links and links[0].seq == handle.head.seq + 1:

@@ -16,6 +16,8 @@ from stepgate.storage.attachments import NOTHING, Attachments
 
 HOT = frozenset({E.RUN_STARTED, E.STEP_STARTED, E.STEP_COMPLETED, E.RUN_COMPLETED})
 """What a step without an effect causes: these touch few columns and have a statement of their own."""
+STARTS = frozenset({E.RUN_STARTED, E.STEP_STARTED, E.STEP_PREPARING, E.MODEL_CALLED})
+"""What a worker records before it does what may be its end."""
 COMPLETED, COMPUTED = E.STEP_COMPLETED, E.STEP_COMPUTED
 
 
@@ -186,6 +188,11 @@ class Entry:
         """Whether the run is finished and nothing will wake it: its worker's lease ends with this write."""
         state = self.after
         return self.epoch is not None and state.finished and next_wake(state) is None
+
+    @property
+    def advanced(self) -> bool:
+        """Whether the run came further: a start alone leaves the workers lost on it unforgotten."""
+        return any(event.type not in STARTS for event in self.events)
 
     def touched(self) -> Iterable[StepId]:
         """Every step an event names, once, in the order of the journal."""

@@ -22,7 +22,7 @@ RUNS = Source(
     tables.runs,
     "given",
     ("id", *_RUN, "head_seq", "head_hash", "plan", "lease_epoch"),
-    {"base": "int[]", "not_after": "bigint[]", "over": "bool[]"},
+    {"base": "int[]", "not_after": "bigint[]", "over": "bool[]", "advanced": "bool[]"},
 )
 NEW_RUNS = Source(tables.runs, "given", (*RunFacts._fields, *_RUN, "head_seq", "head_hash", "plan"))
 EVENTS = Source(
@@ -97,7 +97,7 @@ accepted AS (
     UPDATE stepgate.runs AS run
     SET {assignments},
         plan = coalesce(given.plan, run.plan),
-        lost_leases = 0,
+        lost_leases = CASE WHEN given.advanced THEN 0 ELSE run.lost_leases END,
         worker_id = CASE WHEN given.over THEN NULL ELSE run.worker_id END
     FROM {source}
     WHERE run.id = given.id AND run.head_seq = given.base

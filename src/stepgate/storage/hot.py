@@ -26,6 +26,7 @@ _RUNS = (
     "started",
     "completed",
     "over",
+    "advanced",
     "heads",
 )
 _EVENTS = (
@@ -64,9 +65,10 @@ WITH given AS (
     SELECT * FROM unnest(
         {ids}::uuid[], {base}::text::int[], {epoch}::text::int[], {seq}::text::int[], {status}::text::text[],
         {phase}::text::text[], {done}::text::int[], {wake}::text::bigint[], {updated}::text::bigint[],
-        {started}::text::bigint[], {completed}::text::bigint[], {over}::text::bool[]
+        {started}::text::bigint[], {completed}::text::bigint[], {over}::text::bool[],
+        {advanced}::text::bool[]
     ) WITH ORDINALITY AS given(
-        id, base, epoch, seq, status, phase, done, wake, updated, started, completed, over, place
+        id, base, epoch, seq, status, phase, done, wake, updated, started, completed, over, advanced, place
     )
 ), accepted AS (
     -- The guard: a run is written only from the head, and under the lease, that it was decided on.
@@ -80,7 +82,7 @@ WITH given AS (
         updated_at = to_timestamp(given.updated::float8 / 1000000),
         started_at = to_timestamp(given.started::float8 / 1000000),
         completed_at = to_timestamp(given.completed::float8 / 1000000),
-        lost_leases = 0,
+        lost_leases = CASE WHEN given.advanced THEN 0 ELSE run.lost_leases END,
         worker_id = CASE WHEN given.over THEN NULL ELSE run.worker_id END
     FROM given
     WHERE run.id = given.id AND run.head_seq = given.base
@@ -152,6 +154,7 @@ def parameters(entries: Sequence[Entry]) -> list[Any]:
                 state.started_at,
                 state.completed_at,
                 entry.over,
+                entry.advanced,
             )
         )
         heads += entry.head.hash

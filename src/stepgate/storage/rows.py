@@ -51,7 +51,8 @@ def _run(rows: Rows, entry: Entry, attachments: Sequence[Attachments]) -> None:
     if entry.before is None:
         rows.runs.append((*run_facts(state), *row[1:], head.seq, head.hash, plan))
         return
-    rows.runs.append((*row, head.seq, head.hash, plan, entry.epoch, entry.base.seq, entry.not_after, entry.over))
+    guard = (entry.epoch, entry.base.seq, entry.not_after, entry.over, entry.advanced)
+    rows.runs.append((*row, head.seq, head.hash, plan, *guard))
     if state.workspace_rev is not None and state.workspace_rev != entry.before.workspace_rev:
         rows.workspaces.append((state.info.workspace_id, state.workspace_rev, entry.run_id))
 

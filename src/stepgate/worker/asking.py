@@ -65,6 +65,5 @@ async def ask(
     state, actor = driver.handle.state, driver.tools.actor
     hash_ = actions.action_hash(state, step, len(step.approvals) + 1, executor, prepared, resolved, rev)
     shown = canonical.dumps(actions.rendering(state, step, prepared, rev)).decode()
-    expires_ms = state.info.limits.get("approval_timeout_ms")
-    approval = actions.question(state, step, prepared, hash_, shown, driver.tools.clock.now(), expires_ms)
+    approval = actions.question(state, step, prepared, hash_, shown, driver.tools.clock.now())
     await driver.submit([Ask(actor, step.id, approval)], Attachments(renderings={approval.request_id: shown}))

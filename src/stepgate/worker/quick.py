@@ -33,23 +33,24 @@ def is_quick(step: StepState, executor: Executor[Any] | None) -> bool:
 async def take(driver: "Driver", step: StepState, executor: Executor[Any]) -> bool:
     """Executes and records the step; what it raises is the caller's to record.
 
-    False, and nothing done, where its workspace is in use: then it must wait like any other.
+    False, and nothing done, where there is no room or its workspace is in use: then it waits like any other.
     """
     params = validated(executor, await driver.resolved_input(step.id))
     began = time.monotonic()
-    slot = driver.tools.lanes[executor.type]
-    await slot.acquire()
+    lane = driver.tools.lanes[executor.type]
+    if not lane.try_enter():
+        return False
+    lock = None
     try:
-        lock = driver.lock_for_reading() if executor.reads_workspace else None
-        if executor.reads_workspace and lock is None:
-            return False
-        try:
-            outcome = await executor.execute(driver.context(step), params)
-        finally:
-            if lock is not None:
-                os.close(lock)
+        if executor.reads_workspace:
+            lock = driver.lock_for_reading()
+            if lock is None:
+                return False
+        outcome = await executor.execute(driver.context(step), params)
     finally:
-        slot.release()
+        lane.leave()
+        if lock is not None:
+            os.close(lock)
     match outcome:
         case Done():
             text = output_text(driver, outcome.output)
