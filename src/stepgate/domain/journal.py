@@ -67,6 +67,9 @@ def seal(run_id: RunId, head: Head, events: Sequence[Event]) -> tuple[list[Recor
     return records, Head(seq, prev)
 
 
+_TYPES = {type_.value: type_ for type_ in EventType}
+
+
 def parse(body: bytes | str) -> Event:
     """The event in a stored text; raises IntegrityError where it is none, or of a version this code does not know."""
     try:
@@ -75,7 +78,7 @@ def parse(body: bytes | str) -> Event:
             raise IntegrityError(f"an event of version {value['v']}: this code knows version {VERSION}")
         step_id = value["step_id"]
         return Event(
-            EventType(value["type"]),
+            _TYPES[value["type"]],
             None if step_id is None else StepId(step_id),
             Actor(**value["actor"]),
             value["at"],

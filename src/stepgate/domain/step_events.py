@@ -21,6 +21,11 @@ from stepgate.domain.states import EventType as E
 from stepgate.domain.states import StepStatus as S
 
 
+# A look-up costs a tenth of an enum's constructor, and every claim folds every step's definition.
+_EFFECTS = {effect.value: effect for effect in Effect}
+_GATES = {gate.value: gate for gate in Gate}
+
+
 def spec_from(data: Mapping[str, Any], at: int) -> StepSpec:
     """A step's definition out of event data."""
     return StepSpec(
@@ -28,8 +33,8 @@ def spec_from(data: Mapping[str, Any], at: int) -> StepSpec:
         key=data["key"],
         number=data["number"],
         type=data["type"],
-        effect=Effect(data["effect"]),
-        gate=Gate(data["gate"]),
+        effect=_EFFECTS[data["effect"]],
+        gate=_GATES[data["gate"]],
         needs=tuple(StepId(need) for need in data["needs"]),
         max_attempts=data["max_attempts"],
         backoff_ms=data["backoff_ms"],
