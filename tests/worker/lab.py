@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from stepgate.engine.engine import NewRun
 from stepgate.settings import Settings, load
 from stepgate.storage.steps import Steps
 from stepgate.worker.worker import Worker
+from stepgate.workspace.access import Root
+from stepgate.workspace.locks import WorkspaceLock
 from tests.worker.steps import Kit
 
 PERSON = Actor("ada", "person", "cli")
@@ -136,6 +138,35 @@ class Lab:
         """The journal's chain holds and the tables are what it says."""
         found = await self.stack.queries.verify(run_id)
         assert found.verified, found
+
+
+def processes(marker: str) -> set[int]:
+    """The pids of this host whose command line has the marker in it, whatever namespace they live in."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if marker.encode() in entry.read_bytes():
+                found.add(int(entry.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+async def until_processes(marker: str, count: int) -> set[int]:
+    """The pids, once there are so many."""
+
+    async def enough() -> bool:
+        return len(await asyncio.to_thread(processes, marker)) == count
+
+    await eventually(enough, lambda: (processes(marker), count))
+    return processes(marker)
+
+
+@contextmanager
+def reading(workspace: Path) -> Iterator[None]:
+    """Somebody reads the workspace, so that what is computed cannot be applied until the block ends."""
+    with Root.open(workspace) as root, WorkspaceLock(root).shared(DEADLINE_S):
+        yield
 
 
 def step_of(state: RunState, key: str) -> StepState:

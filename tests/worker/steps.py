@@ -103,6 +103,13 @@ class Reader(Hold):
     reads_workspace = True
 
 
+class Brief(Hold):
+    """The same, but its start is not recorded."""
+
+    type = "brief"
+    lasts = False
+
+
 class Once(Hold):
     """Has an effect outside that must not happen twice."""
 
@@ -164,7 +171,7 @@ class Kit:
     """A registry of its own for a test, and the executors in it that a test speaks to."""
 
     def __init__(self, *, without: str | None = None) -> None:
-        self.hold, self.reader, self.once, self.flaky = Hold(), Reader(), Once(), Flaky()
-        own: tuple[Executor[Any], ...] = (self.hold, self.reader, self.once, self.flaky)
+        self.hold, self.reader, self.brief, self.once, self.flaky = Hold(), Reader(), Brief(), Once(), Flaky()
+        own: tuple[Executor[Any], ...] = (self.hold, self.reader, self.brief, self.once, self.flaky)
         others: tuple[Executor[Any], ...] = (Noop(), Echo(), Count(), Broken(), Refusing(), Large())
         self.registry = Registry([one for one in (*BUILTIN, *own, *others) if one.type != without])

@@ -202,7 +202,7 @@ class Driver:
         if not self._queue and not self._tasks and len(state.ready) == 1 and not state.in_flight:
             # The common case: a chain, whose next step is the only one there is.
             (only,) = state.ready
-            return steps[only] if state.phase in MAY_START else None
+            return steps[only] if self._takeable(steps[only]) else None
         while self._queue or self._fill():
             _, step_id = heapq.heappop(self._queue)
             if step_id not in self._tasks and self._takeable(steps[step_id]):
