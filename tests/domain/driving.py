@@ -1,6 +1,6 @@
 """A worker and a person who do what the run says it waits for, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from stepgate.domain import commands as c
 from stepgate.domain.state import ApprovalStatus, Effect, RunState, StepState
@@ -95,13 +95,18 @@ def answer(run: Run) -> None:
         case "paused":
             run.resume()
         case "approval":
-            asking = [s for _, s in state.steps.items() if s.approval and s.approval.status is ApprovalStatus.OPEN]
-            assert asking[0].approval is not None
-            run.do(c.Approve(PERSON, asking[0].id, asking[0].approval.action_hash))
+            step = first(s for s in state.steps.values() if s.approval and s.approval.status is ApprovalStatus.OPEN)
+            assert step.approval is not None
+            run.do(c.Approve(PERSON, step.id, step.approval.action_hash))
         case "review":
-            run.do(c.Skip(PERSON, next(iter(state.review))))
+            run.do(c.Skip(PERSON, first(state.steps[step_id] for step_id in state.review).id))
         case other:
             raise AssertionError(f"nobody can help a run that waits for {other}")
+
+
+def first(steps: Iterable[StepState]) -> StepState:
+    """The lowest-numbered, so that a failure comes again."""
+    return min(steps, key=lambda step: step.spec.number)
 
 
 def at_rest(state: RunState) -> bool:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from random import Random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -15,7 +17,7 @@ from stepgate.domain.evolve import fold
 from stepgate.domain.ids import StepId
 from stepgate.domain.state import UNDO, ApprovalStatus, Effect, Gate, RunState, StepSpec, StepState
 from stepgate.domain.states import CLOSED, FINISHED, IN_FLIGHT, EventType, RunStatus, StepStatus
-from stepgate.domain.wake import next_wake, startable
+from stepgate.domain.wake import MAY_START, next_wake, startable
 from tests.domain import driving, invariants
 from tests.domain.runs import CHANGE, NO_TOKENS, OUTPUT, PERSON, WORKER, fault, planned, question, spec, undo_spec
 
@@ -103,10 +105,39 @@ class OneRun(RuleBasedStateMachine):
             assert step.approval is not None
             assert step.approval.status is ApprovalStatus.APPROVED
             assert step.approval.action_hash == command.action_hash
+        assert not step.blocked
+        if step.spec.effect is Effect.ONCE:
+            begins = isinstance(command, c.Begin)
+            assert begins != (step.status is StepStatus.RUNNING), "one start, and an end only after it"
+        if step.status is not StepStatus.RUNNING:
+            assert before.phase in MAY_START, "nothing new starts in a run that stands still"
 
     @invariant()
     def consistent(self) -> None:
         invariants.check_state(self.run.state)
+
+    @invariant()
+    def nobody_gets_past_a_gate(self) -> None:
+        """Whatever the moment: a worker with another action in its hands, or none approved, or a second start."""
+        state = self.run.state
+        for step in state.steps.values():
+            for hash_ in (None, self.present(step), "f" * 64):
+                for command in (
+                    c.Begin(WORKER, step.id, hash_),
+                    c.Compute(WORKER, step.id, CHANGE, hash_),
+                    c.Complete(WORKER, step.id, OUTPUT, hash_),
+                ):
+                    self.check_authority(state, command, attempted(state, command, self.run.now))
+
+    @invariant()
+    def what_has_ended_stays(self) -> None:
+        state = self.run.state
+        for step in state.steps.values():
+            if step.status in CLOSED:
+                for command in (c.Fail(WORKER, step.id, fault(), retryable=True), c.Interrupt(WORKER, step.id)):
+                    assert {event.type for event in attempted(state, command, self.run.now)} <= {
+                        EventType.STEP_DISCARDED
+                    }
 
     def teardown(self) -> None:
         if not hasattr(self, "run"):
@@ -428,9 +459,85 @@ class OneRun(RuleBasedStateMachine):
             self.moved[step.id] = self.moved.get(step.id, 0) + 1
 
 
+def attempted(state: RunState, command: c.Command, now: int) -> tuple[Event, ...]:
+    """The events the command would cause."""
+    try:
+        return decide(state, command, now).events
+    except REFUSALS:
+        return ()
+
+
 def is_asking(step: StepState) -> bool:
     return step.status is StepStatus.AWAITING_APPROVAL
 
 
-OneRun.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+OneRun.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestOneRun = OneRun.TestCase
+
+
+def random_plan(dice: Random) -> tuple[StepSpec, ...]:
+    return tuple(
+        spec(
+            number,
+            needs=sorted(dice.sample(range(1, number), min(number - 1, dice.choice([0, 0, 1, 1, 2])))),
+            gate=dice.choice(list(Gate)),
+            effect=dice.choice(list(Effect)),
+            on_error=dice.choice(["fail", "continue", "continue"]),
+            max_attempts=dice.randint(1, 3),
+            backoff_ms=dice.choice([0, 1, 1000]),
+        )
+        for number in range(1, dice.randint(3, 12))
+    )
+
+
+def life(dice: Random, machine: OneRun) -> dict[Callable[[], object], float]:
+    """What may happen next, and how often it does: mostly progress, so that lives get long."""
+    pick, now_and_then = dice.randrange(30), dice.random() < 0.2
+    expires, on_expiry = dice.choice([None, 1, 2_000_000, 5_000_000]), dice.choice(["reject", "pause", "pause"])
+    cost = dice.choice([None, Decimal("0.25")])
+    state = machine.run.state
+    busy, able = bool(state.in_flight), bool(state.ready or state.in_flight or state.retrying)
+    return {
+        machine.start: 1,
+        machine.execute: 1 if state.held else 0,
+        lambda: machine.pause(seldom=True, reason="manual"): 0.3,
+        machine.resume: 3 if state.phase is RunStatus.PAUSED else 0,
+        lambda: machine.cancel(very_seldom=True): 0.05,
+        lambda: machine.approve(pick=pick, off=now_and_then, implied=False): 2 if state.asking else 0,
+        lambda: machine.reject(pick=pick, seldom=True, then="skip"): 0.3 if state.asking else 0,
+        lambda: machine.reject(pick=pick, seldom=True, then="abort"): 0.05 if state.asking else 0,
+        lambda: machine.skip(pick=pick, seldom=True): 0.1,
+        lambda: machine.prepare(pick=pick): 0.5 if able else 0,
+        lambda: machine.ask(pick=pick, unneeded=now_and_then, expires=expires, on_expiry=on_expiry): 2 if able else 0,
+        lambda: machine.begin(pick=pick, off=False): 2 if able else 0,
+        lambda: machine.finish(pick=pick, off=False): 1 if able else 0,
+        lambda: machine.fail(pick=pick, seldom=now_and_then, retryable=True, hint=pick * 100): 0.7 if able else 0,
+        lambda: machine.interrupt(pick=pick): 0.5 if busy else 0,
+        lambda: machine.review(pick=pick, seldom=True): 0.1 if able else 0,
+        machine.lose_the_lease: 0.5 if busy else 0,
+        lambda: machine.poison(very_seldom=True): 0.05,
+        machine.expire: 0.5 if state.asking else 0,
+        lambda: machine.call_model(pick=pick): 0.4 if busy else 0,
+        lambda: machine.settle_model(pick=pick, cost=cost, tokens=pick, again=now_and_then): 0.4
+        if machine.open_calls
+        else 0,
+        lambda: machine.work_goes_on(moves=1): 0.5,
+        machine.a_person_gives_what_is_waited_for: 0.3,
+        lambda: machine.undo(max_attempts=2): 0.5 if state.finished and len(state.steps) < 18 else 0,
+        lambda: machine.time_passes(seconds=dice.choice([0, 1, 2, 60])): 1,
+        machine.the_clock_steps_back: 0.2,
+        lambda: machine.somebody_changes_the_workspace(pick=pick): 0.5,
+    }
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_long_life_keeps_every_promise(seed: int) -> None:
+    dice, machine = Random(seed), OneRun()
+    machine.create(plan=random_plan(dice), mode=dice.choice(["start", "start", "execute"]))
+    for _ in range(150):
+        moves = life(dice, machine)
+        (move,) = dice.choices(list(moves), list(moves.values()))
+        move()
+        machine.consistent()
+    machine.nobody_gets_past_a_gate()
+    machine.teardown()
