@@ -11,7 +11,6 @@ from stepgate.cli.faults import CliError
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
 from stepgate.cli.text import exact_line, plain, plain_line
-from stepgate.domain.plan_text import parse_plan_text
 from stepgate.settings import Settings
 
 
@@ -49,7 +48,7 @@ async def demo(session: Session, *, yes: bool, keep: Path | None) -> Exit:
         sample.copy(found, folder)
         text = found.plan.read_bytes()
         body = {
-            "plan": parse_plan_text(text, found.plan.name),
+            "plan": run.parse(found.plan, text),
             "workspace_path": str(folder),
             "labels": {"from": "demo"},
             "start": True,

@@ -10,13 +10,16 @@ from stepgate.engine import views
 
 EXCERPT_LINES = 14
 OUTPUT_LINES = 6
+MOST_PATHS = 3
 TEXT_STEPS = frozenset({"analyze", "summarize"})
 
 
 def brief(step: views.Step) -> str:
     """`README.md, 884 B`, `exit code 1`, `1 file changed`, an error, or nothing."""
     if step.error is not None:
-        return plain_line(step.error.message, 200)
+        paths = [path for path in step.error.paths or () if path not in step.error.message]
+        named = f": {', '.join(exact_line(path, 80) for path in paths[:MOST_PATHS])}" if paths else ""
+        return plain_line(step.error.message, 200) + named
     output = step.output if isinstance(step.output, Mapping) else {}
     given = step.input or {}
     match step.step_type:

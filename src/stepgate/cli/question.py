@@ -77,6 +77,8 @@ def _main_limits(limits: Mapping[str, Any]) -> str:
 
 def _notes(shown: Mapping[str, Any]) -> Iterator[RenderableType]:
     for note in shown.get("notes") or ():
+        if str(note).startswith("no preview: ") and shown.get("no_preview"):
+            continue
         yield _line("note", Text(plain(str(note)), style="yellow"))
     if shown.get("no_preview"):
         yield _line("no preview", Text(plain(str(shown["no_preview"])), style="red"))

@@ -9,13 +9,14 @@ from stepgate.cli.client import Api
 from stepgate.cli.connect import Connection, connect
 from stepgate.cli.exits import Exit
 from stepgate.cli.faults import CliError
+from stepgate.cli.follow import StepPages
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
-from stepgate.domain.errors import Problem
+from stepgate.domain.errors import InvalidPlan, Problem
 from stepgate.domain.limits import MAX_PLAN_BYTES
 from stepgate.domain.params import read_arguments
 from stepgate.domain.plan_text import line_of, parse_plan_text
-from stepgate.domain.states import FINISHED, RunStatus
+from stepgate.domain.states import CLOSED, FINISHED, RunStatus
 from stepgate.engine import views
 
 
@@ -31,7 +32,7 @@ async def run_plan(
 ) -> Exit:
     """Everything is checked before anything is made."""
     text = read_plan(plan)
-    document = parse_plan_text(text, str(plan))
+    document = parse(plan, text)
     body: dict[str, Any] = {
         "plan": document,
         "params": read_arguments(document.get("params"), params),
@@ -63,8 +64,8 @@ async def go_on(session: Session, name: str, *, yes: bool) -> Exit:
                 run = await connection.api.verb(run.id, "start")
             case _:
                 pass
-        open_undo = next((one.step_id for one in run.waiting_for if run.status in FINISHED), None)
-        return await to_the_end(session, connection, run, yes=yes, target=open_undo)
+        target = await _open_undo(connection.api, run) if run.status in FINISHED else None
+        return await to_the_end(session, connection, run, yes=yes, target=target)
 
 
 async def to_the_end(
@@ -89,6 +90,12 @@ async def create(api: Api, body: dict[str, Any], plan: Path, text: bytes) -> vie
         raise
 
 
+async def _open_undo(api: Api, run: views.RunDetail) -> str | None:
+    """The one kind of step that a run which has ended can still have open."""
+    steps = await StepPages(api, run.id).read(run)
+    return next((step.id for step in steps if step.status not in CLOSED), None)
+
+
 def recorded(session: Session, run: views.RunDetail) -> Exit:
     """The run is there and due; some worker will take it up."""
     go_on_command = session.command("run", "--continue", run.id)
@@ -110,6 +117,18 @@ def read_plan(path: Path) -> bytes:
         raise faults.usage("PLAN", f"{str(path)!r} is a folder", "name a plan file in it") from error
     except (OSError, ValueError) as error:
         raise faults.usage("PLAN", f"{str(path)!r} cannot be read: {error}", "name a readable file") from error
+
+
+def parse(path: Path, text: bytes) -> dict[str, Any]:
+    """The plan as data; raises CliError with the line where it is no YAML or JSON."""
+    try:
+        return parse_plan_text(text, str(path))
+    except InvalidPlan as error:
+        line = error.details.get("line")
+        place = f"{path}:{line}" if line else str(path)
+        fault = faults.of_error(error)
+        fault.problems = tuple(Problem(place, one.message, one.fix) for one in error.problems)
+        raise fault from error
 
 
 def read_labels(arguments: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from stepgate.workspace.paths import ancestors
 from stepgate.workspace.preflight import is_folder_after, strangers
 from stepgate.workspace.states import node_at, stat_beneath
 
+NAMED = 3
+
 
 def combine(sets: Sequence[ChangeSet]) -> ChangeSet:
     """The net effect of sets in applied order: each path before the first and after the last, where the two differ."""
@@ -47,11 +49,17 @@ def net_undo(root: Root, applied: Sequence[ChangeSet], blobs: BlobStore, set_id:
             _need_blobs(found, blobs)
             return found
     raise WorkspaceConflict(
-        f"{len(conflicts)} paths were changed after the steps to undo",
+        f"changed after the steps to undo: {_named(sorted(conflicts))}",
         field="path",
         fix="save your changes elsewhere and restore these paths",
         details={"paths": sorted(conflicts)},
     )
+
+
+def _named(paths: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(map(repr, paths[:NAMED])) + more
 
 
 def _ends(sets: Sequence[ChangeSet]) -> list[tuple[str, Node | None, Node | None]]:
