@@ -16,7 +16,6 @@ from typing import Any
 
 from bench import load, pgbench
 from bench.noop import Noop
-
 from stepgate.compose import Stack, open_stack
 from stepgate.executors.registry import BUILTIN, Registry
 from stepgate.settings import Settings

@@ -1,6 +1,5 @@
 """The yardstick: the same tables in the same server, one step updated and one event inserted per transaction."""
 
-import asyncio
 import re
 import subprocess
 import tempfile
@@ -121,5 +120,3 @@ async def durability(server: EmbeddedServer) -> dict[str, str]:
         return {name: await connection.fetchval("SELECT current_setting($1)", name) for name in names}
     finally:
         await connection.close()
-
-

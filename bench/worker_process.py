@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from bench.noop import Noop
 
+from bench.noop import Noop
 from stepgate.compose import Stack, open_stack
 from stepgate.executors.registry import BUILTIN, Registry
 from stepgate.settings import load

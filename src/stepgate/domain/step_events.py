@@ -20,7 +20,6 @@ from stepgate.domain.state import (
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import StepStatus as S
 
-
 # A look-up costs a tenth of an enum's constructor, and every claim folds every step's definition.
 _EFFECTS = {effect.value: effect for effect in Effect}
 _GATES = {gate.value: gate for gate in Gate}
