@@ -15,6 +15,7 @@ from stepgate.compose import Stack, open_stack
 from stepgate.domain import canonical
 from stepgate.domain.ids import RunId, StepId
 from stepgate.domain.state import Actor, RunState, StepState
+from stepgate.engine import views
 from stepgate.engine.engine import NewRun
 from stepgate.settings import Settings, load
 from stepgate.storage.steps import Steps
@@ -104,6 +105,17 @@ class Lab:
             return not self.worker.busy
 
         await eventually(idle, lambda: "the worker still has runs in hand")
+
+    async def until_held(self, run_id: RunId) -> views.Run:
+        """The run, once it waits for its workspace in nobody's hands."""
+        found = [await self.stack.queries.run(run_id)]
+
+        async def held() -> bool:
+            found[0] = await self.stack.queries.run(run_id)
+            return [reason.kind for reason in found[0].waiting_for] == ["workspace"]
+
+        await eventually(held, lambda: found[0])
+        return found[0]
 
     async def approve(self, run_id: RunId, key: str) -> StepState:
         """Approves the step as soon as it asks; returns it as it was asked."""
