@@ -1,6 +1,11 @@
 """The sizes a plan may have, in one place, so that every surface refuses the same things."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from stepgate.domain import duration
+from stepgate.domain.errors import InvalidValue
 
 MAX_STEPS = 10_000
 MAX_NEEDS = 200_000
@@ -16,6 +21,28 @@ MAX_TIMEOUT_MS = 24 * 3600 * 1000
 MAX_BACKOFF_MS = 3600 * 1000
 DEFAULT_BACKOFF_MS = 1000
 MAX_PROBLEMS = 100
+MIN_APPROVAL_MS = 1000
+MAX_APPROVAL_MS = 90 * 24 * 3600 * 1000
+
+
+def _milliseconds(value: Any) -> int:
+    try:
+        return duration.milliseconds(value)
+    except InvalidValue as error:
+        raise ValueError(error.message) from error
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(_milliseconds),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": duration.PATTERN}],
+            "description": "seconds as a number, or a text such as 500ms, 30s, 5m, 1h",
+            "examples": ["30s", 30],
+        }
+    ),
+]
 
 
 class RunLimits(BaseModel):
@@ -24,3 +51,6 @@ class RunLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_steps: int | None = Field(default=None, strict=True, ge=1, le=MAX_STEPS, description="with those added later")
+    approval_timeout: Annotated[Duration, Field(ge=MIN_APPROVAL_MS, le=MAX_APPROVAL_MS)] | None = Field(
+        default=None, description="how long a person may take to decide; after that the step counts as rejected"
+    )

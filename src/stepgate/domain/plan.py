@@ -4,35 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stepgate.domain import duration, limits
-from stepgate.domain.errors import InvalidValue, Problem
-from stepgate.domain.limits import RunLimits
+from stepgate.domain import limits
+from stepgate.domain.errors import Problem
+from stepgate.domain.limits import Duration, RunLimits
 from stepgate.domain.params import NAME_PATTERN, ParamSpec
 
 KEY_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 Key = Annotated[str, Field(pattern=KEY_PATTERN)]
-
-
-def _milliseconds(value: Any) -> int:
-    try:
-        return duration.milliseconds(value)
-    except InvalidValue as error:
-        raise ValueError(error.message) from error
-
-
-Duration = Annotated[
-    int,
-    BeforeValidator(_milliseconds),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": duration.PATTERN}],
-            "description": "seconds as a number, or a text such as 500ms, 30s, 5m, 1h",
-            "examples": ["30s", 30],
-        }
-    ),
-]
 
 
 class Retry(BaseModel):

@@ -65,9 +65,9 @@ def question(
     hash_: str,
     shown: str,
     now: int,
-    expires_ms: int | None = None,
 ) -> Approval:
     """A new request for this action; its revision and time are set when it is decided."""
+    expires_ms = state.info.limits.get("approval_timeout")
     return Approval(
         request_id=RequestId(new_id()),
         revision=len(step.approvals) + 1,
