@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stepgate.cli import question
-from stepgate.cli.terminal import read_line, say
+from stepgate.cli.terminal import forget_typed, read_line, say
 from stepgate.engine import views
 
 APPROVED_BEFOREHAND = "approved beforehand by --yes"
@@ -46,6 +46,7 @@ class Gates:
             question.show(self.told, step)
             say(self.told, ("  approved by --yes", "green"))
             return Answer("approve", {"action_hash": _hash(step), "reason": APPROVED_BEFOREHAND})
+        forget_typed()
         question.show(self.asking, step)
         return await self._conversation(self.asking, step)
 

@@ -54,16 +54,19 @@ def say(console: Console, *parts: Any) -> None:
     console.print(Text.assemble(*parts), soft_wrap=True)
 
 
-async def read_line() -> str | None:
-    """A line typed from now on, without its end; None at the end of the file.
+def forget_typed() -> None:
+    """What was typed ahead must not answer a question that is only now being shown."""
+    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
-    What was typed ahead answers no question that was not yet seen. No thread waits in `input()`: it could not be
-    woken when the command is interrupted.
+
+async def read_line() -> str | None:
+    """A line without its end; None at the end of the file.
+
+    No thread waits in `input()`: it could not be woken when the command is interrupted.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
     descriptor = sys.stdin.fileno()
-    termios.tcflush(descriptor, termios.TCIFLUSH)
 
     def readable() -> None:
         try:
