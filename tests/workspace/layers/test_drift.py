@@ -111,3 +111,24 @@ async def test_drift_wins_over_nothing_else(lab: Lab) -> None:
     base = _start(lab)
     with pytest.raises(ChangeRefused):
         await lab.change("mkfifo pipe; echo x >> edited", lambda: (base / "edited").write_text("theirs"))
+
+
+async def test_a_link_that_gives_way_to_a_folder_with_files_is_no_drift(lab: Lab) -> None:
+    base = _start(lab)
+    (base / "link").symlink_to("d")
+    changes = await lab.change("rm link; mkdir -p link/sub; echo x > link/x; mv other link/sub/moved")
+    assert changes.paths == ("link", "link/sub", "link/sub/moved", "link/x", "other")
+
+
+async def test_a_link_changed_by_somebody_else_is_drift_although_a_folder_took_its_place(lab: Lab) -> None:
+    base = _start(lab)
+    (base / "link").symlink_to("d")
+
+    def person() -> None:
+        (base / "link").unlink()
+        (base / "link").symlink_to("gone")
+
+    with pytest.raises(WorkspaceConflict) as caught:
+        await lab.change("rm link; mkdir link; echo x > link/x", person)
+    assert caught.value.reason_code == "drifted"
+    assert caught.value.details["paths"] == ["link"]

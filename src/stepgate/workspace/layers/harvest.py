@@ -2,7 +2,7 @@
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stepgate.domain.errors import ChangeRefused, NotFound, PathRefused, WorkspaceConflict
 from stepgate.workspace.access import FileStat, Root
@@ -12,7 +12,7 @@ from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.layers.walk import Entry, Touched
 from stepgate.workspace.paths import check_relative, is_protected
 from stepgate.workspace.sandbox.limits import Limits
-from stepgate.workspace.states import node_at
+from stepgate.workspace.states import node_at, stat_beneath
 
 _LATEST_NS = 2**63 - 1
 _SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -36,17 +36,19 @@ class _Harvest:
     blobs: BlobStore
     limits: Limits
     read: int = 0
+    seen: set[str] = field(default_factory=set)
 
     def run(self) -> ChangeSet:
         changes: list[Change] = []
         touched: list[Touched] = []
         for one in self.layer.touched(self.limits.files):
+            self.seen.add(one.path)
             change = self._change(one)
             if change is not None:
                 changes.append(change)
                 touched.append(one)
                 _check_count(len(changes), self.limits, change.path)
-        drifted = sorted(one.path for one in touched if self.layer.drifted(one))
+        drifted = sorted(one.path for one in touched if self.layer.drifted(one, self.seen))
         if drifted:
             raise WorkspaceConflict(
                 f"{drifted[0]!r} was changed by another program while the command ran",
@@ -60,7 +62,8 @@ class _Harvest:
         path = touched.path
         try:
             check_relative(path)
-            before_stat = self.root.stat(path)
+            # Folders come before what is in them, so a link that gave way to a folder is known by now.
+            before_stat = stat_beneath(self.root, path, self.seen)
         except PathRefused as error:
             raise self._moved(path, error) from error
         after = None if touched.entry is None else self._after(touched.entry, before_stat)
@@ -72,7 +75,7 @@ class _Harvest:
             raise ChangeRefused(
                 f"the command changed {path!r}, which is protected", field="path", fix="leave .git alone"
             )
-        before = self._before(path)
+        before = None if before_stat is None else self._before(path)
         if before is None and after is None:
             return None
         if after is not None and after.same(before):

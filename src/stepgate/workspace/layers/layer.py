@@ -1,6 +1,6 @@
 """What a throw-away layer is to the sandbox that writes into it and to the harvest that reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from enum import StrEnum
 from typing import Protocol
 
@@ -57,8 +57,8 @@ class Layer(Protocol):
         that cannot be in a change set, WorkspaceConflict where the workspace below was rebuilt meanwhile.
         """
 
-    def drifted(self, touched: Touched) -> bool:
-        """Whether somebody else changed a touched path since the layer opened."""
+    def drifted(self, touched: Touched, among: Container[str]) -> bool:
+        """Whether somebody else changed a touched path since the layer opened; `among` are all touched paths."""
 
     def discard(self) -> None:
         """Removes everything the layer holds; doing it twice is harmless."""

@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from stepgate.domain.errors import ChangeRefused, NotFound, PathRefused, WorkspaceConflict, WorkspaceUnavailable
@@ -15,6 +15,7 @@ from stepgate.workspace.layers.layer import WORKSPACE, Capture
 from stepgate.workspace.layers.walk import Entry, Touched, check_name, walk
 from stepgate.workspace.paths import ancestors
 from stepgate.workspace.sandbox.launch import Launcher
+from stepgate.workspace.states import stat_beneath
 
 UPPER, WORK = "upper", "work"
 _NOTES = "user.overlay."
@@ -88,11 +89,11 @@ class OverlayLayer:
             present.add(entry.path)
             yield Touched(entry.path, entry, ORIGIN in marks)
         for path in replaced:
-            for below in self._below(path, most):
+            for below in self._below(path, most, present):
                 if below not in present:
                     yield Touched(below, None)
 
-    def _below(self, path: str, most: int) -> Iterator[str]:
+    def _below(self, path: str, most: int, among: Container[str]) -> Iterator[str]:
         """A path of the workspace with everything beneath it, as it is now."""
         waiting, count = [path], 0
         while waiting:
@@ -103,7 +104,7 @@ class OverlayLayer:
                     f"more than {most} files were deleted, up to {path!r}", field="path", fix="delete fewer files"
                 )
             try:
-                found = self.root.stat(path)
+                found = stat_beneath(self.root, path, among)
                 if found is None:
                     continue
                 names = self.root.list(path) if found.kind is Kind.FOLDER else ()
@@ -117,20 +118,20 @@ class OverlayLayer:
             yield path
             waiting += [check_name(f"{path}/{name}") for name in names]
 
-    def drifted(self, touched: Touched) -> bool:
+    def drifted(self, touched: Touched, among: Container[str]) -> bool:
         try:
-            found = self.root.stat(touched.path)
+            found = stat_beneath(self.root, touched.path, among)
         except PathRefused:
             return True
         if found is not None:
             return found.ctime_ns > self.opened_ns
         # Something copied up whose origin is gone was renamed by the command or deleted by somebody else; only the
         # latter shows below.
-        return touched.copied and self._folder_changed(touched.path)
+        return touched.copied and self._folder_changed(touched.path, among)
 
-    def _folder_changed(self, path: str) -> bool:
+    def _folder_changed(self, path: str, among: Container[str]) -> bool:
         for folder in (*reversed(ancestors(path)), ""):
-            found = FileStat.of(os.fstat(self.root.fd)) if not folder else self.root.stat(folder)
+            found = FileStat.of(os.fstat(self.root.fd)) if not folder else stat_beneath(self.root, folder, among)
             if found is not None:
                 return found.ctime_ns > self.opened_ns
         return False

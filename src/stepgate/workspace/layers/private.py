@@ -3,7 +3,7 @@
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -15,6 +15,7 @@ from stepgate.workspace.layers.layer import WORKSPACE, Capture
 from stepgate.workspace.layers.overlay import current_path, keep_git, scratch_mounts
 from stepgate.workspace.layers.walk import FOLDER, Touched, walk
 from stepgate.workspace.sandbox.launch import Launcher
+from stepgate.workspace.states import stat_beneath
 
 COPY = "copy"
 _FICLONE = 0x40049409
@@ -113,10 +114,10 @@ class CopyLayer:
         for path in left:
             yield Touched(path, None, True)
 
-    def drifted(self, touched: Touched) -> bool:
+    def drifted(self, touched: Touched, among: Container[str]) -> bool:
         seen = self._below.get(touched.path)
         try:
-            found = self.root.stat(touched.path)
+            found = stat_beneath(self.root, touched.path, among)
         except PathRefused:
             return True
         if found is None or seen is None:
