@@ -229,6 +229,30 @@ async def test_a_named_file_changed_after_the_approval_makes_it_stale(bench: Ben
         await bench.execute(RUN, BASE, prepared=prepared)
 
 
+@pytest.mark.parametrize(("name", "restored"), [("run.sh", False), ("run.sh", True), ("added.sh", False)])
+async def test_a_named_file_changed_while_the_command_runs_makes_it_stale(
+    bench: Bench, name: str, restored: bool
+) -> None:
+    """Commands read files late: the one approved is the one that was there when the command began."""
+    (bench.path / "run.sh").write_text("echo approved > out\n")
+    script, ready = bench.path / name, asyncio.Event()
+    old = script.read_text() if script.exists() else None
+    # A pattern names no file, so that only the script is one that the approval is bound to.
+    wait = "echo ready; until [ -e go-o? ]; do sleep 0.01; done"
+    given = {"command": f"{wait}; if [ -e {name} ]; then sh {name}; fi"}
+    prepared = await bench.prepare(RUN, given)
+    context = bench.context(on_output=lambda stream, piece: ready.set(), prepared=prepared)
+    running = asyncio.create_task(RUN.execute(context, RunCommandParams.model_validate(given)))
+    await asyncio.wait_for(ready.wait(), 10)
+    script.write_text("echo evil > out\n")
+    if restored:
+        assert old is not None
+        script.write_text(old)
+    (bench.path / "go-on").touch()
+    with pytest.raises(StaleApproval):
+        await running
+
+
 async def test_a_program_of_the_workspace_is_found_from_its_folder(bench: Bench) -> None:
     (bench.path / "sub").mkdir()
     (bench.path / "sub/go").write_text("#!/bin/sh\necho went\n")

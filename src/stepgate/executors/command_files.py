@@ -26,15 +26,23 @@ def named_files(root: Root, argv: Sequence[str], shell: str | None, cwd: str) ->
     `unreadable`. Blocks while it reads; the first 1000 names count.
     """
     found: dict[str, str] = {}
-    for word in dict.fromkeys(_words(argv, shell)):
+    for name in command_paths(argv, shell, cwd):
         if len(found) >= MAX_NAMED:
             break
-        path = _beneath(word, cwd)
+        path: str | None = name
         for _ in range(_LINKS):
             if path is None or path in found:
                 break
             path = _look(root, path, found)
     return dict(sorted(found.items()))
+
+
+def command_paths(argv: Sequence[str], shell: str | None, cwd: str) -> Iterator[str]:
+    """Every path in the workspace that an argument, or a part of one, names, whether or not something is there."""
+    for word in dict.fromkeys(_words(argv, shell)):
+        path = _beneath(word, cwd)
+        if path is not None:
+            yield path
 
 
 def _words(argv: Sequence[str], shell: str | None) -> Iterator[str]:

@@ -17,13 +17,14 @@ from stepgate.domain import canonical
 from stepgate.domain.errors import StepgateError
 from stepgate.domain.state import Effect, Gate
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
-from stepgate.executors.command_files import named_files
+from stepgate.executors.command_files import command_paths, named_files
 from stepgate.executors.command_risk import reasons
 from stepgate.executors.fields import RelativeFolder, Text
-from stepgate.executors.preview import SHOWN_FILES, hold_to, listed, without_preview
+from stepgate.executors.preview import SHOWN_FILES, hold_to, listed, stale, without_preview
 from stepgate.executors.screen import SHOWN_TEXT, one_line, visible
 from stepgate.executors.threads import in_thread
 from stepgate.workspace.changes import ChangeSet
+from stepgate.workspace.drift import Snapshot, observe
 from stepgate.workspace.layers.harvest import harvest
 from stepgate.workspace.layers.layer import WORKSPACE
 from stepgate.workspace.sandbox.bubblewrap import Sandbox
@@ -134,12 +135,14 @@ class RunCommand(Executor[RunCommandParams]):
         """
         sandbox = context.require_sandbox()
         command = _command(context, params)
-        if context.prepared is not None:
-            hold_to(context, await asyncio.to_thread(_action, context, sandbox, command, params))
+        before = await asyncio.to_thread(_held, context, sandbox, command, params)
         stack = ExitStack()
         try:
             layer = await in_thread(stack.enter_context, context.layers.open(context.root))
             finished = await sandbox.run(command, layer, on_output=context.on_output)
+            # It may have read a named file only now: what it did counts only if nobody changed one meanwhile.
+            if before is not None and before.drifted(context.root):
+                raise stale()
             if (failed := _failure(finished, allow_failure=params.allow_failure)) is not None:
                 return Failed(*failed, output=_output(finished, None))
             change_set = await in_thread(harvest, layer, context.root, context.blobs, command.limits)
@@ -170,6 +173,16 @@ def _action(context: Context, sandbox: Sandbox, command: Command, params: RunCom
         "sandbox": sandbox.level.value,
         "files": named_files(context.root, params.argv or (), params.command, command.cwd),
     }
+
+
+def _held(context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams) -> Snapshot | None:
+    """How the files named stand; raises StaleApproval unless the action is the approved one, where one was."""
+    if context.prepared is None:
+        return None
+    names = command_paths(params.argv or (), params.command, command.cwd)
+    seen = observe(context.root, {*names, *context.prepared.action.get("files", ())})
+    hold_to(context, _action(context, sandbox, command, params))
+    return seen
 
 
 def _executable(sandbox: Sandbox, command: Command) -> str | None:
