@@ -1,11 +1,15 @@
 """The demo, as a newcomer meets it."""
 
+import os
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import ROOT, Cli
+from tests.fixtures.database import CLUSTER_VARIABLE
+from tests.fixtures.embedded import eventually, is_silent
 
 CHOICES = "approve / reject / skip / view? "
 
@@ -111,7 +115,20 @@ def test_a_copy_is_kept_where_it_is_wanted_but_never_over_something(newcomer: Cl
 
 
 def test_it_runs_with_a_database_of_its_own_and_never_on_a_server(anywhere: Cli) -> None:
-    done = anywhere.having(STEPGATE_URL="http://127.0.0.1:9")("demo", "--yes")
+    # As root the server runs as somebody else, who cannot enter pytest's folders.
+    state = Path(os.environ[CLUSTER_VARIABLE]) / f"demo-{uuid.uuid4().hex[:8]}"
+    alone = anywhere.having(STEPGATE_URL="http://127.0.0.1:9", STEPGATE_STATE_DIR=str(state))
+    done = alone("demo", "--yes")
     assert done.code == 0, done
     assert "embedded" in done.out
     assert "STEPGATE_URL is not used" in done.out
+    undo = next(line for line in done.out.splitlines() if line.startswith("undo it"))
+    assert f"STEPGATE_STATE_DIR={state} STEPGATE_URL= " in undo
+    assert eventually(lambda: is_silent(state)), "nothing is left running"
+
+
+def test_a_second_one_shares_what_the_first_has_set_up(newcomer: Cli) -> None:
+    assert newcomer("demo", "--yes").code == 0
+    again = newcomer("demo", "--yes", "--json")
+    assert again.code == 0, again
+    assert len(newcomer("runs", "--label", "from=demo", "--json").json["items"]) == 2

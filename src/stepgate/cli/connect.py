@@ -62,12 +62,12 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(settings: Settings, *, migrate: bool = False, remote: bool = True) -> AsyncIterator[Connection]:
+async def connect(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Connection]:
     """Raises StepgateError where the database of this process cannot be used; a server is only tried when asked.
 
-    `migrate` brings a database of the user's own up to date; `remote=False` stays in this process in any case.
+    `migrate` brings a database of the user's own up to date.
     """
-    if settings.url is not None and remote:
+    if settings.url is not None:
         async with _server(settings, settings.url) as connection:
             yield connection
         return

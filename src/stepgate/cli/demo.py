@@ -42,8 +42,10 @@ async def demo(session: Session, *, yes: bool, keep: Path | None) -> Exit:
         )
     found = sample.find()
     folder = scratch(session.settings, keep)
-    settings = session.settings.model_copy(update={"workspace_root": folder})
-    async with connect(settings, migrate=True, remote=False) as connection:
+    if session.settings.url:
+        say(session.terminal.progress, "note: the demo runs on this machine; STEPGATE_URL is not used")
+    session.settings = session.settings.model_copy(update={"workspace_root": folder, "url": None})
+    async with connect(session.settings, migrate=True) as connection:
         await _introduce(session, connection, folder)
         sample.copy(found, folder)
         text = found.plan.read_bytes()
@@ -73,8 +75,6 @@ async def _introduce(session: Session, connection: Connection, folder: Path) -> 
     held = sum(canary.passed for canary in health.sandbox.canaries)
     out = session.terminal.progress
     say(out, ("Stepgate demo: ", "bold"), "find out why a project's tests fail, mend it, show that they pass")
-    if session.settings.url:
-        say(out, ("note       ", "dim"), "the demo runs on this machine; STEPGATE_URL is not used")
     if health.database.version:
         whose = "embedded" if session.settings.database_url is None else "yours"
         say(out, ("database   ", "dim"), f"PostgreSQL {plain_line(health.database.version)}, {whose}")

@@ -15,12 +15,14 @@ CARRIED = ("state_dir", "url")
 
 def command(settings: Settings, *words: str) -> str:
     """A shell line: the program, what it needs from the environment, and these words."""
-    variables = [
-        f"{variable_of(name)}={shlex.quote(str(getattr(settings, name)))}"
-        for name in CARRIED
-        if settings.source(name) is not Source.DEFAULT and getattr(settings, name) is not None
-    ]
+    variables = [_variable(settings, name) for name in CARRIED if settings.source(name) is not Source.DEFAULT]
     return " ".join([*variables, *map(shlex.quote, (*program(), *words))])
+
+
+def _variable(settings: Settings, name: str) -> str:
+    """One that was set and is not in force is emptied, as it may still be set where the line is copied to."""
+    value = getattr(settings, name)
+    return f"{variable_of(name)}={'' if value is None else shlex.quote(str(value))}"
 
 
 def program() -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import socket
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 from rich import box
 from rich.table import Table
@@ -17,6 +18,7 @@ from stepgate.domain.errors import Problem
 from stepgate.settings import Settings, Source
 
 BACKLOG = 2048
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 async def serve(session: Session) -> Exit:
@@ -39,8 +41,21 @@ async def serve(session: Session) -> Exit:
             if stack.sandbox_problem is not None:
                 say(session.terminal.out, ("sandbox  ", "dim"), (f"none: {stack.sandbox_problem}", "yellow"))
             session.terminal.out.file.flush()
-            await server.serve(sockets=[listener])
+            with survived_signals():
+                await server.serve(sockets=[listener])
     return Exit.COMPLETED
+
+
+@contextmanager
+def survived_signals() -> Iterator[None]:
+    """Uvicorn, once it has stopped for a signal, raises it again, which would end the process with the stack open."""
+    for number in ENDING:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -87,7 +102,7 @@ async def work(session: Session) -> Exit:
     loop = asyncio.get_running_loop()
     async with open_stack(session.settings) as stack:
         worker = await stack.start_worker()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             loop.add_signal_handler(number, stop.set)
         sandbox = f"no sandbox ({stack.sandbox_problem})" if stack.sandbox is None else str(stack.sandbox.level)
         say(session.terminal.out, f"worker {worker.id} looks for due runs; sandbox: {sandbox}; Ctrl-C ends it")
