@@ -125,10 +125,3 @@ def test_it_runs_with_a_database_of_its_own_and_never_on_a_server(anywhere: Cli)
     undo = next(line for line in done.out.splitlines() if line.startswith("undo it"))
     assert f"STEPGATE_STATE_DIR={state} STEPGATE_URL= " in undo
     assert eventually(lambda: is_silent(state)), "nothing is left running"
-
-
-def test_a_second_one_shares_what_the_first_has_set_up(newcomer: Cli) -> None:
-    assert newcomer("demo", "--yes").code == 0
-    again = newcomer("demo", "--yes", "--json")
-    assert again.code == 0, again
-    assert len(newcomer("runs", "--label", "from=demo", "--json").json["items"]) == 2
