@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from stepgate.compose import Stack, open_stack
 from stepgate.domain import canonical
+from stepgate.domain.errors import DatabaseUnavailable
 from stepgate.domain.ids import RunId, StepId
 from stepgate.domain.state import Actor, RunState, StepState
 from stepgate.engine import views
@@ -105,6 +106,18 @@ class Lab:
             return not self.worker.busy
 
         await eventually(idle, lambda: "the worker still has runs in hand")
+
+    async def until_available(self) -> None:
+        """Until the database answers this process again."""
+
+        async def answers() -> bool:
+            try:
+                await self.stack.queries.queue()
+            except DatabaseUnavailable:
+                return False
+            return True
+
+        await eventually(answers, lambda: "the database does not answer")
 
     async def until_held(self, run_id: RunId) -> views.Run:
         """The run, once it waits for its workspace in nobody's hands."""

@@ -1,8 +1,9 @@
 """Step types for tests: each does one thing that the engine must cope with, and tells the test about it."""
 
-# ruff: noqa: ARG002 - every step type takes the same arguments
-
 import asyncio
+import os
+import signal
+import threading
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -10,6 +11,8 @@ from stepgate.domain.errors import InvalidValue
 from stepgate.domain.state import Effect
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params
 from stepgate.executors.registry import BUILTIN, Registry
+
+MAY_DIE = "STEPGATE_TESTS_MAY_DIE"
 
 
 class Nothing(Params):
@@ -167,11 +170,42 @@ class Large(Executor[Number]):
         return Done({"text": "x" * params.number})
 
 
+class Deadly(Executor[Nothing]):
+    """Its worker does not survive it, where a test has agreed to that."""
+
+    type = "deadly"
+    summary = "Kills its worker."
+    reads_workspace = False
+    params = Nothing
+
+    async def execute(self, context: Context, params: Nothing) -> Outcome:
+        if MAY_DIE in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Done({})
+
+
+class Stubborn(Executor[Nothing]):
+    """Holds up the whole event loop until the test lets it go."""
+
+    type = "stubborn"
+    summary = "Blocks its worker."
+    reads_workspace = False
+    params = Nothing
+
+    def __init__(self) -> None:
+        self.inside, self.released = threading.Event(), threading.Event()
+
+    async def execute(self, context: Context, params: Nothing) -> Outcome:
+        self.inside.set()
+        return Done({"released": self.released.wait(60)})
+
+
 class Kit:
     """A registry of its own for a test, and the executors in it that a test speaks to."""
 
     def __init__(self, *, without: str | None = None) -> None:
         self.hold, self.reader, self.brief, self.once, self.flaky = Hold(), Reader(), Brief(), Once(), Flaky()
-        own: tuple[Executor[Any], ...] = (self.hold, self.reader, self.brief, self.once, self.flaky)
-        others: tuple[Executor[Any], ...] = (Noop(), Echo(), Count(), Broken(), Refusing(), Large())
+        self.stubborn = Stubborn()
+        own: tuple[Executor[Any], ...] = (self.hold, self.reader, self.brief, self.once, self.flaky, self.stubborn)
+        others: tuple[Executor[Any], ...] = (Noop(), Echo(), Count(), Broken(), Refusing(), Large(), Deadly())
         self.registry = Registry([one for one in (*BUILTIN, *own, *others) if one.type != without])

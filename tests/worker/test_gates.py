@@ -1,14 +1,12 @@
 """What a person approved is what happens, once; what they refused never does."""
 
 import hashlib
-from functools import partial
 from typing import Any
 
 import pytest
 
 from stepgate.domain.errors import AlreadyDecided, StaleApproval
 from stepgate.domain.state import ApprovalStatus
-from stepgate.engine import actions
 from tests.worker.conftest import OpenLab
 from tests.worker.lab import PERSON, Lab, statuses, step_of
 
@@ -226,15 +224,6 @@ async def test_an_answer_that_comes_before_anybody_waits_for_it_is_not_lost(open
         run_id = await lab.create([edit(path=f"{number}.txt")])
         await lab.approve(run_id, "e")
         await lab.until_status(run_id, "completed")
-
-
-async def test_a_question_whose_time_is_over_ends_the_run_by_itself(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "question", partial(actions.question, expires_ms=200))
-    run_id = await lab.create([APPEND])
-    state = await lab.until_status(run_id, "cancelled")
-    assert statuses(state) == {"c": "rejected"}
-    assert list(lab.workspace.iterdir()) == []
-    await lab.verify(run_id)
 
 
 async def test_a_plan_can_only_tighten_a_gate(lab: Lab) -> None:

@@ -99,7 +99,8 @@ async def test_an_undo_that_would_overwrite_a_person_s_edit_asks_and_then_fails_
     view = await lab.stack.queries.step(done, step_id)
     assert view.approval is not None
     assert view.approval.rendering is not None
-    assert "no preview" in view.approval.rendering["no_preview"] or view.approval.risk == "high"
+    assert view.approval.rendering["paths"] == ["a.txt"]
+    assert view.approval.rendering["no_preview"]
     await lab.approve(done, state.steps[step_id].spec.key)
     state = await lab.until(done, lambda state: state.steps[step_id].completed_at is not None)
     step = state.steps[step_id]

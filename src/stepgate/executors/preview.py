@@ -85,9 +85,10 @@ def without_preview(title: str, params: Params, error: StepgateError) -> Prepare
     if drifting or not isinstance(error, InvalidValue | NotFound | Conflict | ModelFailure):
         raise error
     given = params.model_dump(mode="json", exclude_unset=True)
+    paths = [one_line(str(path), SHOWN_PATH) for path in error.details.get("paths") or ()][:SHOWN_FILES]
     return Prepared(
         action={"input": given, "preview": None},
-        rendering={"title": title, "notes": [visible(f"no preview: {error}")]},
+        rendering={"title": title, "notes": [visible(f"no preview: {error}")], **({"paths": paths} if paths else {})},
         risk="high",
         failure=visible(str(error)),
     )

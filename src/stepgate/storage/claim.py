@@ -3,7 +3,7 @@
 Only these statements touch `runs.worker_id` and `runs.lease_epoch` (and the write that finishes a run).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -77,9 +77,8 @@ SET worker_id = NULL, lease_epoch = lease_epoch + 1, held_until = now() + make_i
 WHERE id = $1::uuid
 """
 _PUT_DOWN = """
-UPDATE stepgate.runs
-SET worker_id = NULL, lease_epoch = lease_epoch + 1, lost_leases = lost_leases + 1
-WHERE worker_id = $1::uuid AND id = ANY($2::uuid[])
+UPDATE stepgate.runs SET worker_id = NULL, lease_epoch = lease_epoch + 1
+WHERE worker_id = $1::uuid AND id <> ALL($2::uuid[])
 RETURNING id::text AS id
 """
 _STANDS = """
@@ -243,10 +242,10 @@ class Claims:
             await connection.execute(_RELEASE_FAILED, handle.run_id, handle.epoch)
         handle.released = True
 
-    async def put_down(self, worker_id: WorkerId, run_ids: Sequence[RunId]) -> list[RunId]:
-        """Frees those of the runs that are this worker's, counted like lost leases; returns them."""
+    async def put_down(self, worker_id: WorkerId, in_hand: Collection[RunId]) -> list[RunId]:
+        """Frees the worker's runs except those in its hands; returns them. Not while it claims."""
         async with self._connection() as connection:
-            return [RunId(row["id"]) for row in await connection.fetch(_PUT_DOWN, worker_id, list(run_ids))]
+            return [RunId(row["id"]) for row in await connection.fetch(_PUT_DOWN, worker_id, list(in_hand))]
 
     async def stands(self, handle: RunHandle) -> bool:
         """Whether the run is still this handle's, asked of the database at this moment."""

@@ -128,6 +128,7 @@ class Driver:
                     await self._sit_out(error)
             return Ended(held=self._held, lost=self._lost)
         except LeaseLost:
+            log.info("another worker drives the run", run_id=self.handle.run_id)
             self.abandon()
             return Ended(lost=True)
         finally:

@@ -60,6 +60,7 @@ class Worker:
         self._held: dict[RunId, float] = {}
         self._alone: RunId | None = None
         self._quiet_until = 0.0
+        self._has_strays = False
         self._lease = Lease(
             database,
             options.pools,
@@ -131,7 +132,11 @@ class Worker:
             room = min(self._batch, self._options.runs - len(self._drivers))
             if room <= 0 or self._stopping or self._is_quiet():
                 return 0
-            claims = await self._tools.claims.claim(self.id, self._options.pools, room, self._options.only)
+            try:
+                claims = await self._tools.claims.claim(self.id, self._options.pools, room, self._options.only)
+            except Exception:
+                self._has_strays = True
+                raise
             return await self._sort_out(claims)
 
     # Runs that may be what workers die of
@@ -168,6 +173,8 @@ class Worker:
         while not self._stopping:
             self._rung.clear()
             try:
+                if self._has_strays:
+                    await self._put_down_strays()
                 await self._tools.claims.free_dead()
                 while await self.claim():
                     if len(self._drivers) >= self._options.runs:
@@ -271,27 +278,18 @@ class Worker:
 
     def _moved(self, heads: Mapping[RunId, int]) -> None:
         """What the doorbell did not tell; and runs under this lease that it does not know of are given back."""
-        strays = []
         for run_id, seq in heads.items():
             driver = self._drivers.get(run_id)
             if driver is None:
-                strays.append(run_id)
+                self._has_strays = True
+                self._rung.set()
             elif driver.handle.head.seq < seq:
                 driver.ring()
-        if strays and not self._stopping:
-            task = asyncio.get_running_loop().create_task(self._put_down(strays))
-            self._drives.add(task)
-            task.add_done_callback(self._drives.discard)
 
-    async def _put_down(self, run_ids: Sequence[RunId]) -> None:
-        """While nothing is being claimed, what is in the database's hands of ours and not in ours is a stray."""
-        try:
-            async with self._claiming:
-                strays = [run_id for run_id in run_ids if run_id not in self._drivers]
-                freed = await self._tools.claims.put_down(self.id, strays) if strays else []
-        except DatabaseUnavailable as error:
-            log.warning("database unavailable", error=str(error))
-            return
-        if freed:
-            log.error("runs were claimed and not driven", run_ids=freed)
-            self._rung.set()
+    async def _put_down_strays(self) -> None:
+        """A claim whose answer was lost left runs under this lease that nobody drives."""
+        async with self._claiming:
+            strays = await self._tools.claims.put_down(self.id, list(self._drivers))
+        self._has_strays = False
+        if strays:
+            log.warning("runs were claimed and not driven", run_ids=strays)
