@@ -7,6 +7,8 @@ COPY requirements.lock ./
 RUN /opt/stepgate/bin/pip install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
+COPY plans ./plans
+COPY workspace ./workspace
 RUN /opt/stepgate/bin/pip install --no-deps .
 
 FROM python:3.13-slim

@@ -1,6 +1,8 @@
-"""The sample project and its plan: in a checkout beside the package, in an installed package inside it."""
+"""The sample project and its plan: in a checkout, or where an installed package keeps its data."""
 
+import os
 import shutil
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,6 @@ from stepgate.cli.faults import CliError
 PLAN = "fix-invoice.yaml"
 PROJECT = "workspace"
 PLANS = "plans"
-INSIDE = "_sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,9 @@ class Sample:
 
 def find() -> Sample:
     """Raises CliError saying what is missing."""
-    package = Path(stepgate.__file__).parent
-    places = (package.parents[1], package / INSIDE)
+    schemes = (sysconfig.get_default_scheme(), f"{os.name}_user")
+    shared = [Path(sysconfig.get_path("data", scheme), "share", "stepgate") for scheme in schemes]
+    places = (Path(stepgate.__file__).parents[2], *shared)
     for place in places:
         found = Sample(place / PROJECT, place / PLANS / PLAN)
         if found.project.is_dir() and found.plan.is_file():
@@ -35,7 +37,7 @@ def find() -> Sample:
         f"this installation has no sample project: no {PROJECT}/ and {PLANS}/{PLAN} in {wanted}",
         exit=Exit.ENVIRONMENT,
         code="no_sample",
-        fix="install Stepgate from a wheel or a checkout that is complete",
+        fix="install Stepgate from its wheel or from a whole checkout",
     )
 
 
