@@ -385,6 +385,26 @@ def test_the_run_wakes_for_the_expiry_of_its_question() -> None:
     assert next_wake(run.state) == 5 * SECOND
 
 
+def test_an_answer_to_a_later_question_leaves_the_timer_of_an_earlier_one() -> None:
+    run = started(*(gated(number, needs=()) for number in (1, 2, 3)))
+    for number, seconds in ((1, 7), (2, 5), (3, 9)):
+        run.ask(number, f"{number:064x}", expires_at=seconds * SECOND)
+    assert next_wake(run.state) == 5 * SECOND
+    run.approve(3, f"{3:064x}")
+    assert run.state.next_timer == 5 * SECOND
+    run.approve(2, f"{2:064x}")
+    assert run.state.next_timer == 7 * SECOND
+    run.approve(1, f"{1:064x}")
+    assert run.state.next_timer is None
+
+
+def test_a_question_expires_once() -> None:
+    run = asked(expires_at=5 * SECOND, on_expiry="pause")
+    run.now = 5 * SECOND
+    assert run.expire()
+    assert run.expire() == ()
+
+
 def test_an_expired_question_counts_as_a_rejection() -> None:
     run = asked(expires_at=5 * SECOND)
     run.now = 5 * SECOND

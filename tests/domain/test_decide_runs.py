@@ -188,6 +188,15 @@ def test_the_end_of_the_last_step_is_the_end_of_the_run() -> None:
     assert next_wake(run.state) is None
 
 
+def test_time_never_runs_backwards_in_a_journal_even_if_a_clock_does() -> None:
+    run = started(spec(1), spec(2))
+    run.wait(SECOND)
+    run.complete(1)
+    latest = run.state.last_at
+    run.wait(-5 * SECOND)
+    assert {event.at for event in run.complete(2)} == {latest}
+
+
 # Pause and resume
 
 
