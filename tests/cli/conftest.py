@@ -1,5 +1,6 @@
 """Runs the real command: with a database of the test's own in the shared cluster, and a state folder of its own."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.cli.terminals import Terminal
@@ -87,10 +89,22 @@ class Cli:
     def inside(self, cwd: Path) -> "Cli":
         return Cli(cwd, self.environment, self.argv)
 
+    def count_runs(self) -> int:
+        """How many runs its database holds."""
+        return asyncio.run(_count(self.environment["DATABASE_URL"].replace("+asyncpg", "")))
+
     def plan(self, text: str, name: str = "plan.yaml") -> str:
         """A plan file in the folder."""
         (self.cwd / name).write_text(text)
         return name
+
+
+async def _count(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM stepgate.runs"))
+    finally:
+        await connection.close()
 
 
 @pytest.fixture

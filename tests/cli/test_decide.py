@@ -106,7 +106,9 @@ def test_a_cancelled_run_stays_so(cli: Cli) -> None:
     assert cancelled.code == 0, cancelled
     assert cancelled.json["status"] == "cancelled"
     assert cli("run", "--continue", run_id).code == 3
-    assert cli("approve", run_id, "write", "--yes").code == 2
+    late = cli("approve", run_id, "write", "--yes")
+    assert late.code == 2
+    assert "fix: " in late.err
 
 
 def test_an_undo_shows_the_net_change_and_takes_it_back(cli: Cli) -> None:

@@ -17,7 +17,7 @@ async def approve(
 ) -> Exit:
     """Without a hash the action is shown, and the hash of what was shown is what gets approved."""
     async with connect(session.settings) as connection:
-        run, step = await find(connection, run_name, step_name)
+        run, step = await find(session, connection, run_name, step_name)
         body = {"action_hash": hash_, "reason": reason}
         if hash_ is None and _is_open(step):
             answer = await _look_and_say(session, step, yes=yes)
@@ -35,7 +35,7 @@ async def reject(
 ) -> Exit:
     """Saying no needs no hash."""
     async with connect(session.settings) as connection:
-        run, step = await find(connection, run_name, step_name)
+        run, step = await find(session, connection, run_name, step_name)
         body = {"action_hash": hash_, "reason": reason, "then": then}
         return await _decided(session, connection, run, step, "reject", body, wait=wait)
 
@@ -43,7 +43,7 @@ async def reject(
 async def skip(session: Session, run_name: str, step_name: str, *, reason: str | None, wait: bool) -> Exit:
     """The step is left out; those that need it go on."""
     async with connect(session.settings) as connection:
-        run, step = await find(connection, run_name, step_name)
+        run, step = await find(session, connection, run_name, step_name)
         return await _decided(session, connection, run, step, "skip", {"reason": reason}, wait=wait)
 
 
@@ -51,6 +51,7 @@ async def cancel(session: Session, run_name: str) -> Exit:
     """Ends the run; what is being applied is applied to its end first."""
     async with connect(session.settings) as connection:
         run = await connection.api.run(run_name)
+        session.about = run.id
         run = await connection.api.verb(run.id, "cancel")
         stand = await moving.follow(session, connection, run, moving.nobody())
         ended = await moving.conclude(session, connection, stand)
@@ -68,7 +69,7 @@ async def undo(session: Session, run_name: str, *, to: str | None, yes: bool, wa
         )
     async with connect(session.settings) as connection:
         run = await connection.api.run(run_name)
-        session.run_id = run.id
+        session.about = run.id
         key = None if to is None else (await connection.api.step(run.id, to)).key
         undone = await connection.api.undo(run.id, key)
         if not wait:
@@ -78,9 +79,12 @@ async def undo(session: Session, run_name: str, *, to: str | None, yes: bool, wa
         return await moving.conclude(session, connection, stand)
 
 
-async def find(connection: Connection, run_name: str, step_name: str) -> tuple[views.RunDetail, views.Step]:
+async def find(
+    session: Session, connection: Connection, run_name: str, step_name: str
+) -> tuple[views.RunDetail, views.Step]:
     """The run and the whole step that are meant."""
     run = await connection.api.run(run_name)
+    session.about = run.id
     return run, await connection.api.step(run.id, step_name)
 
 

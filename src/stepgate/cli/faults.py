@@ -85,11 +85,13 @@ def show(error: CliError) -> None:
 def lines(error: CliError) -> list[str]:
     """`error: <field>: <message>` and `fix: ...` for each fault."""
     found = []
-    for problem in error.problems or (Problem("", error.message, error.fix),):
+    for problem in error.problems or (Problem("", error.message),):
         where = f"{plain_line(problem.field)}: " if problem.field else ""
         found.append(f"error: {where}{plain(problem.message)}")
         if problem.fix:
             found.append(f"fix: {plain(problem.fix)}")
+    if error.fix and not any(problem.fix for problem in error.problems):
+        found.append(f"fix: {plain(error.fix)}")
     return found
 
 

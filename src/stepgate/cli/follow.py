@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepgate.cli import exits
@@ -18,8 +17,8 @@ from stepgate.engine import views
 FIRST_LOOK_S = 0.03
 LONGEST_LOOK_S = 0.5
 NO_WORKER_AFTER_S = 3.0
-BY_ITSELF = frozenset({"workspace", "retry"})
-"""Reasons for waiting that end without anybody."""
+STANDING = frozenset({RunStatus.CREATED, RunStatus.PLANNED, RunStatus.PAUSED, RunStatus.AWAITING_APPROVAL})
+"""Run statuses that only a person changes."""
 OVERTAKEN = frozenset({"stale_approval", "already_decided", "illegal_transition", "expired", "conflict"})
 """Refusals of a decision that mean: look again."""
 
@@ -132,10 +131,8 @@ class Follower:
         """Whether nothing will move without somebody who is not here."""
         if stand.target is not None:
             return stand.target.status in (StepStatus.AWAITING_APPROVAL, StepStatus.NEEDS_REVIEW)
-        if stand.run.status in (RunStatus.CREATED, RunStatus.PLANNED, RunStatus.PAUSED, RunStatus.AWAITING_APPROVAL):
-            return True
-        kinds = {reason.kind for reason in stand.run.waiting_for}
-        return bool(kinds) and not kinds & BY_ITSELF and not _at_work(stand.run.steps)
+        # A question alone does not stop a run: `awaiting_approval` says that nothing else of it can move.
+        return stand.run.status in STANDING or any(reason.kind == "execute" for reason in stand.run.waiting_for)
 
     async def _decide(self, stand: Stand) -> bool:
         """Asks about the first question; False where the person leaves it open."""
@@ -162,8 +159,3 @@ class Follower:
         status = await self._api.read(views.WorkerStatus, "/worker/status")
         if status.workers == 0:
             self._board.note("no worker is alive that could go on; start one: stepgate worker", "yellow")
-
-
-def _at_work(steps: Sequence[views.Step]) -> bool:
-    busy = (StepStatus.PREPARING, StepStatus.APPROVED, StepStatus.RUNNING, StepStatus.COMPUTED)
-    return any(step.status in busy for step in steps)

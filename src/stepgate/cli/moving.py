@@ -1,13 +1,13 @@
 """What the verbs that move a run have in common: a worker where there is none, following, and the end of it."""
 
-from stepgate.cli import summary
+from stepgate.cli import faults, summary
 from stepgate.cli.board import Board
 from stepgate.cli.connect import Connection
 from stepgate.cli.exits import Exit
+from stepgate.cli.faults import CliError
 from stepgate.cli.follow import Follower, Stand, StepPages
 from stepgate.cli.gates import Gates
 from stepgate.cli.session import Session
-from stepgate.cli.terminal import say
 from stepgate.domain.states import CLOSED
 from stepgate.engine import views
 
@@ -48,11 +48,14 @@ def nobody() -> Gates:
     return Gates(None, Console(quiet=True))
 
 
-def unanswered(session: Session, stand: Stand) -> None:
-    """Says why a question was left open where nobody could be asked."""
-    if stand.asked and not stand.left:
-        say(
-            session.terminal.progress,
-            ("\nerror: this run needs an approval, and there is no terminal to ask on", "red"),
-            "\nfix: use --yes to approve everything, or one of the commands below",
+def unanswered(stand: Stand) -> None:
+    """Says why questions were left open where nobody could be asked."""
+    keys = ", ".join(step.key for step in stand.asked)
+    faults.show(
+        CliError(
+            f"the run waits for a decision ({keys}), and there is no terminal to ask on",
+            exit=Exit.USAGE,
+            code="no_terminal",
+            fix="use --yes to approve everything, or approve and reject, which need no terminal",
         )
+    )

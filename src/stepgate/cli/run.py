@@ -54,7 +54,7 @@ async def go_on(session: Session, name: str, *, yes: bool) -> Exit:
     """Takes a run up where it stands: a paused one is resumed, one that was never started is started."""
     async with connect(session.settings) as connection:
         run = await connection.api.run(name)
-        session.run_id = run.id
+        session.run_id = session.about = run.id
         match run.status:
             case RunStatus.PAUSED:
                 run = await connection.api.verb(run.id, "resume")
@@ -75,7 +75,7 @@ async def to_the_end(
     gates = moving.gates(session, yes=yes)
     stand = await moving.follow(session, connection, run, gates, target)
     if stand.asked and not stand.left and stand.exit is Exit.WAITING:
-        moving.unanswered(session, stand)
+        moving.unanswered(stand)
         ended = await moving.conclude(session, connection, stand)
         return Exit.USAGE if ended is Exit.WAITING else ended
     return await moving.conclude(session, connection, stand)

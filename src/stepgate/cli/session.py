@@ -17,15 +17,17 @@ from stepgate.domain.errors import StepgateError
 from stepgate.settings import Settings, Source, load
 
 SHOW_CURSOR = "\x1b[?25h"
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Session:
-    """One command: its settings and terminal, and the run it moves, for whoever interrupts it."""
+    """One command: its settings and terminal; `run_id` is the run it moves, `about` the one that it was asked about."""
 
     def __init__(self, settings: Settings, terminal: Terminal) -> None:
         self.settings = settings
         self.terminal = terminal
         self.run_id: str | None = None
+        self.about: str | None = None
         self.answered = False
 
     def answer(self, document: Any) -> None:
@@ -78,10 +80,16 @@ def execute(
 
 
 def _told(error: CliError, session: Session | None, *, as_json: bool) -> Exit:
+    if session is not None and session.about is not None and not _has_fix(error):
+        error.fix = f"look at it: {session.command('show', session.about)}"
     faults.show(error)
     if as_json and not (session is not None and session.answered):
         faults.answer(error, session.run_id if session is not None else None)
     return error.exit
+
+
+def _has_fix(error: CliError) -> bool:
+    return error.fix is not None or any(problem.fix for problem in error.problems)
 
 
 def _unexpected(error: Exception) -> CliError:
@@ -137,10 +145,10 @@ async def _with_signals(work: Coroutine[Any, Any, Exit]) -> Exit:
         told = True
         task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         loop.add_signal_handler(number, stop)
     try:
         return await task
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             loop.remove_signal_handler(number)
