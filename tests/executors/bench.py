@@ -1,7 +1,7 @@
 """A workspace with everything an executor may use, all of it real."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Bench:
             sandbox=self.sandbox,
             on_output=lambda stream, piece: self.output.append((stream, piece)),
         )
-        return replace(made, **changes)
+        return made._replace(**changes)
 
     def finish(self, key: str, output: dict[str, Any], type_: str = "read_file") -> None:
         self.finished.append(FinishedStep(key, len(self.finished) + 1, type_, output))

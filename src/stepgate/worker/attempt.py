@@ -22,6 +22,7 @@ from stepgate.domain.errors import (
 )
 from stepgate.domain.state import Effect, Gate, StepState
 from stepgate.domain.states import STARTABLE, RunStatus, StepStatus
+from stepgate.domain.wake import MAY_START
 from stepgate.executors.base import Done, Executor, Failed, Outcome, Prepared
 from stepgate.storage.attachments import Attachments
 from stepgate.worker.applying import apply_computed, half_applied
@@ -56,6 +57,36 @@ async def attempt(driver: "Driver", step: StepState) -> None:
             await _set_aside(driver, step, "executor_missing")
         elif driver.careful or not (is_quick(step, executor) and await take(driver, step, executor)):
             await _proceed(driver, step, executor)
+    except Exception as error:  # noqa: BLE001 - recorded as what it is
+        await _record_fault(driver, step, error)
+
+
+async def take_chain(driver: "Driver") -> None:
+    """Takes steps for as long as the next one is quick and the only one there is: what most steps are.
+
+    Returns as soon as anything else must be looked at. Raises what `attempt` raises.
+    """
+    handle, find = driver.handle, driver.tools.registry.find
+    while driver.undisturbed:
+        state = handle.state
+        if len(state.ready) != 1 or state.in_flight or state.phase not in MAY_START:
+            return
+        (step_id,) = state.ready
+        step = state.steps[step_id]
+        executor = find(step.spec.type)
+        if executor is None or not is_quick(step, executor):
+            return
+        try:
+            if not await take(driver, step, executor):
+                return
+        except Exception as error:  # noqa: BLE001 - recorded as what it is
+            await _record_fault(driver, step, error)
+
+
+async def _record_fault(driver: "Driver", step: StepState, fault: Exception) -> None:
+    """What stopped an attempt becomes the step's failure, or what else it means for the run."""
+    try:
+        raise fault
     except SandboxUnavailable as error:
         log.warning("sandbox unavailable", run_id=driver.handle.run_id, step=step.spec.key, error=str(error))
         await _set_aside(driver, step, "sandbox_unavailable")
@@ -117,7 +148,8 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
         return
     if step.spec.effect is Effect.WORKSPACE and step.authorised:
         await driver.hold_workspace(step.id)
-    async with _reading(driver, executor):
+    # A model may write for minutes: others apply their changes meanwhile, and the action is looked at again at its start.
+    async with _reading(driver, executor, locked=not executor.prepares_long(params)):
         prepared = await prepare(driver, step, executor, params)
     rev = await driver.workspace_rev()
     approved = is_as_approved(driver, step, executor, prepared, resolved, rev)
@@ -128,13 +160,16 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
 
 
 @asynccontextmanager
-async def _reading(driver: "Driver", executor: Executor[Any]) -> AsyncIterator[None]:
+async def _reading(driver: "Driver", executor: Executor[Any], *, locked: bool = True) -> AsyncIterator[None]:
     """Keeps change sets from being applied meanwhile, and refuses a workspace that holds half of one."""
     if not executor.reads_workspace:
         yield
         return
     if await half_applied(driver):
         raise Held("a change set is half-applied there")
+    if not locked:
+        yield
+        return
     lock = WorkspaceLock(driver.root).shared_async(LOCK_WAIT_S)
     try:
         await lock.__aenter__()

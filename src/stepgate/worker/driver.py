@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -25,8 +25,7 @@ from stepgate.engine.model_calls import JournaledModels
 from stepgate.executors.base import AppliedSet, Context, FinishedStep, Prepared
 from stepgate.storage.attachments import Attachments, ChangeSetRow
 from stepgate.storage.claim import Claim
-from stepgate.worker.attempt import attempt
-from stepgate.worker.quick import is_quick
+from stepgate.worker.attempt import attempt, take_chain
 from stepgate.worker.tools import Tools
 from stepgate.worker.waits import Held
 from stepgate.workspace.access import Root
@@ -96,6 +95,11 @@ class Driver:
     def careful(self) -> bool:
         """Whether this run may be what workers die of: then every start is journaled, one step at a time."""
         return self._lost_leases >= LOST_LEASES_ALONE
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether the next step may be taken up without a look at anything else."""
+        return not (self._stale or self._stopping or self._lost or self._held or self._tasks or self.careful)
 
     # What the worker says to it
 
@@ -178,17 +182,11 @@ class Driver:
             await self.submit([Settle(self.tools.actor)])
 
     async def _start_ready(self) -> None:
-        """Steps that cannot last run here, one after another, without the cost of a task each."""
-        while True:
-            step = self._next()
-            if step is None:
-                return
-            alone = not self._tasks and len(self.handle.state.ready) <= 1
-            if alone and is_quick(step, self.tools.registry.find(step.spec.type)):
-                await self._attempt(step)
-                if self._stale or self._stopping or self._held:
-                    return
-                continue
+        """A chain of steps that cannot last runs here, without the cost of a task for each; others side by side."""
+        await take_chain(self)
+        if self._stale or self._held:
+            return
+        while (step := self._next()) is not None:
             self._tasks[step.id] = asyncio.create_task(self._attempt(step))
 
     def _next(self) -> StepState | None:
@@ -198,12 +196,7 @@ class Driver:
         """
         if len(self._tasks) >= (1 if self.careful else MAX_TASKS):
             return None
-        state = self.handle.state
-        steps = state.steps
-        if not self._queue and not self._tasks and len(state.ready) == 1 and not state.in_flight:
-            # The common case: a chain, whose next step is the only one there is.
-            (only,) = state.ready
-            return steps[only] if self._takeable(steps[only]) else None
+        steps = self.handle.state.steps
         while self._queue or self._fill():
             _, step_id = heapq.heappop(self._queue)
             if step_id not in self._tasks and self._takeable(steps[step_id]):
@@ -313,11 +306,13 @@ class Driver:
 
     # What an attempt needs
 
-    async def submit(self, commands: Sequence[Command], attachments: Attachments | None = None) -> tuple[Event, ...]:
-        """Decides and commits; raises LeaseLost when another worker drives the run."""
+    def submit(
+        self, commands: Sequence[Command], attachments: Attachments | None = None
+    ) -> Awaitable[tuple[Event, ...]]:
+        """Decides and commits once awaited; raises LeaseLost when another worker drives the run."""
         if self._lost:
             raise LeaseLost("another worker may drive the run now")
-        return await self.tools.committer.submit(self.handle, commands, attachments)
+        return self.tools.committer.submit(self.handle, commands, attachments)
 
     @property
     def root(self) -> Root:
@@ -329,21 +324,23 @@ class Driver:
     def context(self, step: StepState, prepared: Prepared | None = None) -> Context:
         """What the step's executor may use; `prepared` is the action that was approved, where one was."""
         tools = self.tools
-        return Context(
-            run_id=self.handle.run_id,
-            step_id=step.id,
-            step_key=step.spec.key,
-            goal=self.handle.state.info.goal,
-            root=self.root,
-            blobs=tools.blobs,
-            layers=tools.layers,
-            bounds=tools.bounds,
-            models=JournaledModels(tools.router, tools.actor, step.id, self.submit),
-            finished=self._finished,
-            applied=self._applied,
-            sandbox=tools.sandbox,
-            prepared=prepared,
-            shown=partial(self._shown, step),
+        spec = step.spec
+        return Context(  # by position: one is made for every step
+            self.handle.run_id,
+            spec.id,
+            spec.key,
+            self.handle.state.info.goal,
+            self._root or self.root,
+            tools.blobs,
+            tools.layers,
+            tools.bounds,
+            JournaledModels(tools.router, tools.actor, spec.id, self.submit),
+            self._finished,
+            self._applied,
+            tools.sandbox,
+            None,
+            prepared,
+            partial(self._shown, step),
         )
 
     async def _shown(self, step: StepState) -> Mapping[str, Any] | None:
