@@ -109,14 +109,14 @@ def asking(step_id: StepId, asked: Approval) -> tuple[c.Ask, Attachments]:
     return c.Ask(WORKER, step_id, asked), Attachments(renderings={asked.request_id: SHOWN})
 
 
-def change_set(step_id: StepId, workspace_id: str, set_digest: str = "d" * 64) -> ChangeSetRow:
+def change_set(step_id: StepId, workspace_id: str) -> ChangeSetRow:
     """One file made, one changed."""
     node = {"kind": "file", "mode": 420, "mtime_ns": 1, "sha256": HASH, "size": 3}
     changes = [
         {"path": "a.py", "op": "create", "before": None, "after": node},
         {"path": "b.py", "op": "modify", "before": node, "after": {**node, "size": 4}},
     ]
-    set_id = ChangeSetId(new_id())
+    set_id, set_digest = ChangeSetId(new_id()), canonical.digest(canonical.dumps(changes))
     return ChangeSetRow(set_id, step_id, workspace_id, set_digest, {"v": 1, "id": set_id, "changes": changes})
 
 

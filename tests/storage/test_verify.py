@@ -9,17 +9,22 @@ import pytest
 
 from stepgate.domain import commands as c
 from stepgate.domain.errors import NotFound
-from stepgate.domain.ids import RunId, WorkspaceId, new_id
+from stepgate.domain.ids import ChangeSetId, RunId, WorkspaceId, new_id
 from stepgate.domain.journal import Verdict
+from stepgate.domain.state import Effect
+from stepgate.storage.attachments import Attachments, ChangeSetRow
 from stepgate.storage.claim import Claims
 from stepgate.storage.committer import Committer
 from stepgate.storage.database import Database
 from stepgate.storage.verify import verify
+from stepgate.workspace.changes import Change, ChangeSet, Node
 from tests.storage.building import (
     HASH,
     PERSON,
+    WORKER,
     asking,
     chain,
+    changed,
     claim_one,
     completion,
     create,
@@ -146,6 +151,60 @@ async def test_a_changed_copy_beside_the_text_is_found(proven: Proven, change: s
 async def test_a_changed_row_or_body_is_found(proven: Proven, statement: str) -> None:
     await proven.tamper(statement)
     verdict = await proven.verdict()
+    assert not verdict.verified
+    assert verdict.reason
+
+
+@pytest.fixture
+async def changing(
+    database: Database, committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> Proven:
+    """A run with a change set that was applied and one that was only computed."""
+    specs = [spec(number, effect=Effect.WORKSPACE) for number in (1, 2)]
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    node = Node.file("a" * 64, 3, mtime_ns=1)
+    changes = [
+        Change("a", Node.folder(mtime_ns=1), None),
+        Change("d", None, Node.folder(mtime_ns=2)),
+        Change("d/l", None, Node.symlink("ü", 3)),
+        Change("f", node, Node.file("b" * 64, 4, mtime_ns=5)),
+    ]
+    for step in specs:
+        made = ChangeSet.of(changes)
+        row = ChangeSetRow(ChangeSetId(made.id), step.id, workspace_id, made.digest, made.to_json())
+        attachments = Attachments(outputs=output(step.id).outputs, change_sets=[row])
+        await committer.submit(handle, [c.Compute(WORKER, step.id, changed(row))], attachments)
+        if step is specs[0]:
+            await committer.submit(handle, [c.Complete(WORKER, step.id, changed(row))])
+    changing = Proven(database, superuser, state.info.id)
+    assert (await changing.verdict()).verified
+    return changing
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE stepgate.change_set_files SET after = replace(after, 'bbb', 'ccc') WHERE path = 'f'",
+        "UPDATE stepgate.change_set_files SET before = NULL WHERE path = 'f'",
+        "UPDATE stepgate.change_set_files SET path = '../f' WHERE path = 'f'",
+        "UPDATE stepgate.change_set_files SET after = replace(after, '\u00fc', '/etc') WHERE path = 'd/l'",
+        "UPDATE stepgate.change_set_files SET op = 'delete' WHERE path = 'f'",
+        "UPDATE stepgate.change_set_files SET after = 'no JSON' WHERE path = 'f'",
+        "UPDATE stepgate.change_set_files SET position = 9 - position",
+        "DELETE FROM stepgate.change_set_files WHERE path = 'f'",
+        "DELETE FROM stepgate.change_set_files",
+        "DELETE FROM stepgate.change_sets WHERE applied_seq IS NULL",
+        "UPDATE stepgate.change_sets SET digest = 'a'",
+        "UPDATE stepgate.change_sets SET step_id = (SELECT id FROM stepgate.steps WHERE number = 1)",
+        "UPDATE stepgate.change_sets SET applied_seq = NULL, applied_at = NULL WHERE applied_seq IS NOT NULL",
+        "UPDATE stepgate.change_sets SET applied_seq = 1 WHERE applied_seq IS NULL",
+        "UPDATE stepgate.change_sets SET applied_at = applied_at + interval '1 microsecond' WHERE applied_seq > 0",
+    ],
+)
+async def test_a_changed_change_set_is_found(changing: Proven, statement: str) -> None:
+    await changing.tamper(statement)
+    verdict = await changing.verdict()
     assert not verdict.verified
     assert verdict.reason
 

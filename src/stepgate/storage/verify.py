@@ -1,15 +1,17 @@
 """Proves a run: its chain holds, its tables are what the chain adds up to, and every body is the one it names."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 
 import orjson
 from sqlalchemy import Table, Uuid
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-from stepgate.domain import journal
+from stepgate.domain import canonical, journal
 from stepgate.domain.errors import NotFound, StepgateError
 from stepgate.domain.evolve import fold
 from stepgate.domain.ids import RunId
@@ -29,7 +31,7 @@ from stepgate.domain.projection import (
     step_row,
 )
 from stepgate.domain.state import RunState
-from stepgate.domain.states import StepStatus
+from stepgate.domain.states import EventType, StepStatus
 from stepgate.storage import tables
 from stepgate.storage.columns import names
 from stepgate.storage.database import Database
@@ -59,6 +61,7 @@ async def verify(database: Database, run_id: RunId) -> Verdict:
         try:
             state = fold(journal.parse(record.body) for record in records)
             await _compare(connection, state)
+            await _compare_change_sets(connection, run_id, records)
         except (_Differs, StepgateError, KeyError, TypeError, ValueError) as fault:
             return verdict._replace(verified=False, reason=str(fault))
         return verdict
@@ -154,6 +157,44 @@ async def _compare_steps(connection: Any, state: RunState) -> None:
     }
     if found != expected_needs:
         raise _Differs("step_needs differs from the journal")
+
+
+async def _compare_change_sets(connection: Any, run_id: RunId, records: Iterable[Record]) -> None:
+    """Every set that was computed, file by file: undo and recovery go by these rows."""
+    expected: dict[str, tuple[Any, ...]] = {}
+    for record in records:
+        if record.type not in (EventType.STEP_COMPUTED, EventType.STEP_COMPLETED):
+            continue
+        data = journal.parse(record.body).data
+        if data["change_set_id"] is not None:
+            done = record.type == EventType.STEP_COMPLETED
+            applied = (record.seq, record.at) if done else (None, None)
+            expected[data["change_set_id"]] = (record.step_id, data["change_set_digest"], *applied)
+    columns = ("step_id", "digest", "applied_seq", "applied_at")
+    stored = await _rows(connection, tables.change_sets, ("id", *columns), run_id)
+    _same_set("change_sets", expected, [row["id"] for row in stored])
+    for row in stored:
+        _same("change_sets", row["id"], tables.change_sets, columns, row, expected[row["id"]])
+    of_file = ("change_set_id", "position", "path", "op", "before", "after")
+    files = defaultdict[str, list[Mapping[str, Any]]](list)
+    for row in await _rows(connection, tables.change_set_files, of_file, run_id):
+        files[row["change_set_id"]].append(row)
+    _same_set("change_set_files", expected, list(files))
+    for key, (_, digest, *_) in expected.items():
+        if _digest_of(files[key]) != digest:
+            raise _Differs(f"the files of change set {key} are not those whose digest was recorded")
+
+
+def _digest_of(files: Iterable[Mapping[str, Any]]) -> str:
+    """As a change set's own digest: a folder's time is not in it, since work inside the folder moves it."""
+    changes = []
+    for row in sorted(files, key=itemgetter("position")):
+        sides = {side: None if row[side] is None else orjson.loads(row[side]) for side in ("before", "after")}
+        for node in sides.values():
+            if node is not None and node["kind"] == "folder":
+                del node["mtime_ns"]
+        changes.append({"path": row["path"], "op": row["op"], **sides})
+    return canonical.digest(canonical.dumps(changes))
 
 
 def _same_set(table: str, expected: Iterable[Any], stored: Sequence[str]) -> None:
