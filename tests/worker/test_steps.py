@@ -27,9 +27,9 @@ async def test_a_plan_of_all_five_types_runs_to_its_end(lab: Lab) -> None:
     await lab.approve(run_id, "run")
     state = await lab.until_status(run_id, "completed")
     assert set(statuses(state).values()) == {"completed"}
-    assert (lab.workspace / "a.txt").read_text() == "hello\nworld\n+"
+    assert (lab.workspace / "a.txt").read_text() == "hello\nworld\n!"
     assert (lab.workspace / "b.txt").read_text() == "new\n"
-    assert (await lab.output(run_id, "run"))["stdout"] == "hello\nworld\n+"
+    assert (await lab.output(run_id, "run"))["stdout"] == "hello\nworld\n!"
     await lab.verify(run_id)
 
 
