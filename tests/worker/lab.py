@@ -103,6 +103,8 @@ class Lab:
         """Until the worker has put every run down."""
 
         async def idle() -> bool:
+            if self.worker._drives:
+                await asyncio.wait(self.worker._drives, timeout=DEADLINE_S)
             return not self.worker.busy
 
         await eventually(idle, lambda: "the worker still has runs in hand")

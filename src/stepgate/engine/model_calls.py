@@ -58,6 +58,10 @@ class JournaledModels:
             lost = ModelFailure("the call was stopped before its answer", code="interrupted")
             await asyncio.shield(self._settle_failure(call_id, lost))
             raise
+        except Exception as error:
+            fault = ModelFailure(f"{type(error).__name__}: {error}", code="internal")
+            await self._settle_failure(call_id, fault)
+            raise
         await self._settle(call_id, answer, "ok")
         return answer
 
