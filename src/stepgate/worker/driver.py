@@ -231,11 +231,13 @@ class Driver:
         return startable(state, step, self.tools.clock.now())
 
     def _wanted(self, step_id: StepId) -> bool:
-        """While draining or stopping, what is computed is applied; anything else in flight is not begun again."""
+        """While stopping or draining, what is computed is applied; what runs begins again only if it may finish."""
         state = self.handle.state
-        if state.phase not in DRAINING and not self._stopping:
+        if not self._stopping and state.phase not in DRAINING:
             return True
-        return state.steps[step_id].status is StepStatus.COMPUTED
+        status = state.steps[step_id].status
+        finishing = state.drain == "finish" and not self._stopping
+        return status is StepStatus.COMPUTED or (finishing and status is StepStatus.RUNNING)
 
     def _drain(self) -> None:
         """Stops steps that the run no longer wants, or that a stopping worker must give back; each is told once."""
