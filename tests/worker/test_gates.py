@@ -8,7 +8,7 @@ import pytest
 from stepgate.domain.errors import AlreadyDecided, StaleApproval
 from stepgate.domain.state import ApprovalStatus
 from tests.worker.conftest import OpenLab
-from tests.worker.lab import PERSON, Lab, statuses, step_of
+from tests.worker.lab import PERSON, Lab, reading, statuses, step_of
 
 APPEND = {"key": "c", "type": "run_command", "input": {"argv": ["sh", "-c", "echo line >> log.txt"]}}
 
@@ -172,6 +172,27 @@ async def stopped_at_gate(lab: Lab, run_id: Any, key: str) -> Any:
     step = await lab.until_step(run_id, key, "awaiting_approval")
     await lab.worker.stop()
     return step
+
+
+async def test_what_was_approved_and_computed_is_kept_though_the_run_fails(lab: Lab) -> None:
+    """An approval is consumed, the tool executed, then the run fails: the effect and the answer are not lost."""
+    with reading(lab.workspace):
+        run_id = await lab.create(
+            [
+                edit(needs=[]),
+                {"key": "gate", "type": "hold", "input": {"name": "g"}, "needs": []},
+                {"key": "bad", "type": "refusing", "input": {}, "needs": ["gate"]},
+            ]
+        )
+        await lab.approve(run_id, "e")
+        await lab.until_step(run_id, "e", "computed")
+        lab.kit.hold.open["g"].set()
+        await lab.until_status(run_id, "failing")
+    state = await lab.until_status(run_id, "failed")
+    assert statuses(state) == {"e": "completed", "gate": "completed", "bad": "failed"}
+    assert (lab.workspace / "a.txt").read_text() == "new\n"
+    assert (await lab.output(run_id, "e"))["files"][0]["path"] == "a.txt"
+    await lab.verify(run_id)
 
 
 async def test_an_approval_given_while_no_worker_runs_is_carried_out_by_the_next(open_lab: OpenLab) -> None:

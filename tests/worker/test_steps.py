@@ -1,5 +1,8 @@
 """What a run does from its first step to its last."""
 
+import time
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -127,6 +130,37 @@ async def test_a_failed_step_is_tried_again_after_its_backoff_and_wakes_by_itsel
     at = [event.at for event in page.items if event.step_id == step.id]
     assert at == sorted(at)
     await lab.verify(run_id)
+
+
+async def test_a_host_whose_clock_is_wrong_retries_in_time_and_records_the_database_s_time(
+    lab: Lab, superuser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clock skew between hosts breaks sleeps: no wall clock of a host decides anything here."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+    monkeypatch.setattr(time, "time_ns", lambda: int((real() + 86_400) * 1e9))
+    retry = {"max_attempts": 2, "backoff": 0.1}
+    run_id = await lab.create([{"key": "f", "type": "flaky", "input": {"number": 1}, "retry": retry}])
+    await lab.until_status(run_id, "completed")
+    query = "SELECT max(abs(extract(epoch FROM at - clock_timestamp()))) FROM stepgate.events WHERE run_id = $1"
+    assert await superuser.fetchval(query, run_id) < 60
+
+
+async def test_many_runs_at_once_need_no_more_connections_than_one(lab: Lab, superuser: Any) -> None:
+    """Connection exhaustion: the pool, the committer, the doorbell and the heartbeat, however many runs there are."""
+    plan: Plan = [
+        {"key": "a", "type": "echo", "input": {"text": "x"}},
+        {"key": "b", "type": "echo", "input": {"text": "${{ steps.a.output.text }}"}},
+        {"key": "c", "type": "hold", "input": {"name": "c"}},
+    ]
+    runs = [await lab.create(plan) for _ in range(60)]
+    await lab.until(runs[0], lambda state: len(lab.kit.hold.inside) == 60)
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert await superuser.fetchval(query) <= 8
+    lab.kit.hold.open["c"].set()
+    for run_id in runs:
+        await lab.until_status(run_id, "completed")
+    assert await superuser.fetchval(query) <= 8
 
 
 async def test_a_retry_that_is_due_does_not_wait_for_a_sibling_that_runs(lab: Lab) -> None:

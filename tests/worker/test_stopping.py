@@ -60,6 +60,29 @@ async def test_pause_kills_the_tree_and_uses_up_no_attempt_and_resume_runs_it_ag
     await lab.verify(run_id)
 
 
+async def test_a_resumed_run_does_not_repeat_what_it_has_done(lab: Lab) -> None:
+    lab.kit.hold.open["done"].set()
+    run_id = await lab.create(
+        [
+            {"key": "done", "type": "hold", "input": {"name": "done"}},
+            {"key": "e", "type": "run_command", "input": {"command": "echo line >> log"}},
+            {"key": "open", "type": "hold", "input": {"name": "open"}},
+        ]
+    )
+    await lab.approve(run_id, "e")
+    await lab.until_step(run_id, "open", "running")
+    for _ in range(3):
+        await lab.engine.pause(run_id, PERSON)
+        await lab.until_status(run_id, "paused")
+        await lab.engine.resume(run_id, PERSON)
+        await lab.until_step(run_id, "open", "running")
+    lab.kit.hold.open["open"].set()
+    await lab.until_status(run_id, "completed")
+    assert (lab.kit.hold.begun["done"], lab.kit.hold.begun["open"]) == (1, 4)
+    assert (lab.workspace / "log").read_text() == "line\n"
+    await lab.verify(run_id)
+
+
 async def test_shutdown_kills_the_tree_and_marks_nothing_cancelled(open_lab: OpenLab, marker: str) -> None:
     lab = await open_lab()
     run_id = await sleeping(lab, marker)

@@ -148,7 +148,7 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
         return
     if step.spec.effect is Effect.WORKSPACE and step.authorised:
         await driver.hold_workspace(step.id)
-    # A model may write for minutes: others apply their changes meanwhile, and at its start the action is looked at anew.
+    # A model may write for minutes: others apply changes meanwhile, and at its start the action is looked at anew.
     async with _reading(driver, executor, locked=not executor.prepares_long(params)):
         prepared = await prepare(driver, step, executor, params)
     rev = await driver.workspace_rev()
