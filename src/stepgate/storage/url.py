@@ -1,9 +1,11 @@
 """Turns the database URLs that people and hosting providers write into the one form our driver takes."""
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from typing import TYPE_CHECKING
 
 from stepgate.domain.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 FIELD = "DATABASE_URL"
 DRIVER = "postgresql+asyncpg"
@@ -25,6 +27,10 @@ def normalise(text: str) -> str:
     Raises InvalidValue for what is no PostgreSQL URL and for parameters the driver does not know; the message
     never repeats the URL, which holds a password.
     """
+    # A command line that talks to a server reads settings too, and has no use for what takes half of its start.
+    from sqlalchemy import make_url  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
     try:
         url = make_url(text.strip())
     except (ArgumentError, ValueError) as error:
@@ -37,7 +43,7 @@ def normalise(text: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _translated(url: URL) -> dict[str, str | tuple[str, ...]]:
+def _translated(url: "URL") -> dict[str, str | tuple[str, ...]]:
     query: dict[str, str | tuple[str, ...]] = {}
     for name, value in url.query.items():
         if name in {"sslmode", "ssl"}:
@@ -62,6 +68,8 @@ def _translated(url: URL) -> dict[str, str | tuple[str, ...]]:
 
 def place(text: str) -> str:
     """Host and port, or the folder of the socket and port: what a message may say, since it holds no password."""
+    from sqlalchemy import make_url  # noqa: PLC0415 - as above
+
     url = make_url(normalise(text))
     _, arguments = url.get_dialect()().create_connect_args(url)
     return f"{arguments.get('host') or 'localhost'}:{arguments.get('port') or 5432}"
