@@ -1,3 +1,4 @@
+import difflib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -363,6 +364,44 @@ def test_hostile_plans_of_ten_thousand_steps_are_refused_without_great_cost(buil
     assert problems(raw)
     # A quadratic search takes minutes here; a linear one tenths of a second.
     assert time.process_time() - began < 20
+
+
+def test_parameters_fill_steps_up_to_a_bound_for_all_of_them() -> None:
+    twice = [read(input={"path": "${{ params.p }}" * 9}) for _ in range(2)]
+    raw = plan(*twice, params={"p": {}})
+    assert fields(raw, params={"p": "x" * 1_000_000}) == ["steps[1].input.path"]
+
+
+def misspelt_arguments() -> dict[str, Any]:
+    declared = {f"name_{n}": {"default": ""} for n in range(200)}
+    return {"raw": plan(read(), params=declared), "params": {f"nane_{n}": "" for n in range(20_000)}}
+
+
+def misspelt_parameters() -> dict[str, Any]:
+    text = "${{ params.q }}" * 20_000
+    return {"raw": plan(read(input={"path": text}), params={"p": {"default": ""}})}
+
+
+def misspelt_fields() -> dict[str, Any]:
+    return {"raw": plan(read(), **{f"goal_{n}": 1 for n in range(20_000)})}
+
+
+def misspelt_inputs() -> dict[str, Any]:
+    return {"raw": plan(read(input={f"path_{n}": 1 for n in range(20_000)}))}
+
+
+@pytest.mark.parametrize("build", [misspelt_arguments, misspelt_parameters, misspelt_fields, misspelt_inputs])
+def test_what_was_meant_is_only_looked_for_where_it_is_told(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[str] = []
+    search = difflib.get_close_matches
+
+    def counted(word: str, *given: Any) -> list[str]:
+        searches.append(word)
+        return search(word, *given)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+    assert len(problems(**build())) == MAX_PROBLEMS
+    assert 0 < len(searches) <= MAX_PROBLEMS
 
 
 def test_needs_and_references_are_bounded_in_all() -> None:

@@ -133,6 +133,30 @@ def test_a_text_cannot_be_blown_up_without_bound() -> None:
         references.resolve("${{ steps.s.output.a }}" * 20, {"s": big}.__getitem__)
 
 
+@pytest.mark.parametrize("text", ["${{ steps.s.output.a }}", "<${{ steps.s.output.a }}>", "${{ steps.s.output }}"])
+def test_many_texts_together_cannot_be_blown_up_without_bound(text: str) -> None:
+    big = {"a": "x" * 1_000_000}
+    resolved = references.resolve([text] * 16, {"s": big}.__getitem__)
+    assert len(resolved) == 16
+    with pytest.raises(InvalidReference, match=r"grows over"):
+        references.resolve([text] * 17, {"s": big}.__getitem__)
+
+
+@pytest.mark.parametrize("text", ["${{ params.p }}", "<${{ params.p }}>", "<${{ params.p }}>${{ steps.s.output }}"])
+def test_parameters_cannot_blow_up_several_inputs_without_bound(text: str) -> None:
+    room = references.Room(2_000_000)
+    params = {"p": "x" * 1_000_000}
+    references.substitute([text], params, "input", room)
+    references.substitute({"b": text}, params, "input", room)
+    with pytest.raises(InvalidReference, match=r"grows over"):
+        references.substitute(text, params, "input", room)
+
+
+def test_a_goal_cannot_be_blown_up_without_bound() -> None:
+    with pytest.raises(InvalidReference, match=r"grows over"):
+        references.fill_text("${{ params.p }}" * 20, {"p": "x" * 1_000_000}, "goal")
+
+
 def test_what_is_inserted_is_never_read_for_references_again() -> None:
     hostile = {"a": "${{ steps.secret.output }}"}
     values = {"s": hostile, "secret": "key"}

@@ -2,13 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from stepgate.domain import canonical
 from stepgate.domain.errors import InvalidPlan, InvalidValue, Problem
+from stepgate.domain.limits import MAX_PROBLEMS
 
 ParamType = Literal["string", "integer", "number", "boolean", "json"]
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
@@ -33,9 +34,8 @@ class ParamSpec(BaseModel):
 def fill(specs: Mapping[str, ParamSpec], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """The value of every declared parameter, and what is wrong with those given or with their defaults."""
     problems = [
-        Problem(f"params.{name}", "the plan declares no such parameter", _declared(specs, name))
-        for name in given
-        if name not in specs
+        Problem(f"params.{name}", "the plan declares no such parameter", _declared(specs, name) if few else None)
+        for few, name in _unknown(specs, given)
     ]
     values: dict[str, Any] = {}
     for name, spec in specs.items():
@@ -153,6 +153,12 @@ def _is_of(type_: ParamType, value: Any) -> bool:
             return True
         case _:
             assert_never(type_)
+
+
+def _unknown(specs: Mapping[str, ParamSpec], given: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
+    """The names not declared; true with the first ones, which are worth the search for what was meant."""
+    unknown = (name for name in given if name not in specs)
+    return ((count < MAX_PROBLEMS, name) for count, name in enumerate(unknown))
 
 
 def _declared(specs: Mapping[str, ParamSpec], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -124,8 +125,9 @@ def _steps(
     if len(raw) + len(existing) > most:
         faults.add("steps", f"{len(raw) + len(existing)} steps, over the limit of {most}", "split the work in runs")
         return ()
+    room = references.Room()
     drafts = [
-        _draft(item, f"steps[{index}]", f"step-{len(existing) + index + 1}", step_types, values, faults)
+        _draft(item, f"steps[{index}]", f"step-{len(existing) + index + 1}", step_types, values, faults, room)
         for index, item in enumerate(raw)
     ]
     last = existing[-1].key if existing else None
@@ -166,12 +168,13 @@ def _draft(
     step_types: Mapping[str, StepType],
     values: Mapping[str, Any] | None,
     faults: Faults,
+    room: references.Room,
 ) -> _Draft:
     step = _parse_step(raw, field, faults)
     if step is None:
         _check_type_of_broken(raw, field, step_types, faults)
         return _broken(raw, default_key)
-    input_, found = _input(step, f"{field}.input", values, faults)
+    input_, found = _input(step, f"{field}.input", values, faults, room)
     type_ = step_types.get(step.type)
     if type_ is None:
         faults.add(f"{field}.type", f"there is no step type {step.type!r}", lambda: nearest(step.type, step_types))
@@ -220,8 +223,12 @@ def _broken(raw: Any, default_key: str) -> _Draft:
     return _Draft(key, None, {}, (), needs if known else [], needs_known=known)
 
 
+def _other_parameter(name: str, values: Mapping[str, Any]) -> str:
+    return nearest(name, values) or "declare it under params"
+
+
 def _input(
-    step: PlanStep, field: str, values: Mapping[str, Any] | None, faults: Faults
+    step: PlanStep, field: str, values: Mapping[str, Any] | None, faults: Faults, room: references.Room
 ) -> tuple[dict[str, Any] | None, tuple[Reference, ...]]:
     if not references.has_references(step.input):
         return step.input, ()
@@ -232,12 +239,12 @@ def _input(
             if reference.scope == "params" and values is not None and reference.name not in values:
                 unknown = True
                 message = f"there is no parameter {reference.name!r}"
-                faults.add(reference.field, message, nearest(reference.name, values) or "declare it under params")
+                faults.add(reference.field, message, partial(_other_parameter, reference.name, values))
         if unknown or values is None:
             return None, found
         if all(reference.scope == "steps" for reference in found):
             return step.input, found
-        return references.substitute(step.input, values, field), found
+        return references.substitute(step.input, values, field, room), found
     except InvalidReference as error:
         faults.add_error(error, field)
         return None, ()

@@ -74,10 +74,7 @@ def field_path(base: str, location: Sequence[str | int]) -> str:
 
 def model_problems(error: ValidationError, model: type[BaseModel], base: str) -> list[Problem]:
     """What pydantic found, in our words and with a way out."""
-    return [
-        Problem(field_path(base, item["loc"]), *_explain(item["type"], item["msg"], item, model))
-        for item in error.errors(include_url=False)
-    ]
+    return [_problem(item, base, model, count) for count, item in enumerate(error.errors(include_url=False))]
 
 
 def check_params(model: type[BaseModel], value: Mapping[str, Any]) -> list[Problem]:
@@ -89,11 +86,21 @@ def check_params(model: type[BaseModel], value: Mapping[str, Any]) -> list[Probl
         model.model_validate(value)
     except ValidationError as error:
         return [
-            Problem(field_path("", item["loc"]), *_explain(item["type"], item["msg"], item, model))
-            for item in error.errors(include_url=False)
+            _problem(item, "", model, count)
+            for count, item in enumerate(error.errors(include_url=False))
             if item["type"] in _SHAPE or not has_references(item["input"])
         ]
     return []
+
+
+def _problem(item: Any, base: str, model: type[BaseModel], count: int) -> Problem:
+    """Only the first ones are shown, so only they are worth a search for what was meant."""
+    where = field_path(base, item["loc"])
+    return (
+        Problem(where, *_explain(item["type"], item["msg"], item, model))
+        if count < MAX_PROBLEMS
+        else Problem(where, item["msg"])
+    )
 
 
 # The shape of an input stands whatever its references become.

@@ -109,6 +109,31 @@ def _find(value: Any, field: str) -> Iterator[Reference]:
             yield from _find(item, f"{field}[{index}]")
 
 
+class Room:
+    """How much text references may still insert; a short plan must not grow without bounds.
+
+    What takes the place of a whole text counts too: it is shared in memory, but not where the input is written.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, chars: int = MAX_TEXT_CHARS) -> None:
+        self._left = chars
+
+    def take(self, value: Any, field: str) -> Any:
+        """The value itself; raises InvalidReference where it does not fit any more."""
+        match value:
+            case str():
+                self._left -= len(value)
+            case Mapping() | list() | tuple():
+                self._left -= len(canonical.dumps(value))
+            case _:
+                self._left -= 1
+        if self._left < 0:
+            raise InvalidReference(f"the text grows over {MAX_TEXT_CHARS} characters", field=field, fix="refer to less")
+        return value
+
+
 def resolve(value: Any, outputs: Callable[[str], Any], field: str = "input") -> Any:
     """A copy of the value with every step reference replaced and every `$${{` unescaped.
 
@@ -116,25 +141,27 @@ def resolve(value: Any, outputs: Callable[[str], Any], field: str = "input") -> 
     or not of this run); a dict's `__getitem__` will do. Raises InvalidReference: `reference_missing` where a
     reference without a default leads nowhere, `invalid_reference` where it cannot be parsed.
     """
-    return _replace(value, field, lambda text, where: _resolve_text(text, outputs, where))
+    room = Room()
+    return _replace(value, field, lambda text, where: _resolve_text(text, outputs, where, room))
 
 
-def substitute(value: Any, params: Mapping[str, Any], field: str = "input") -> Any:
+def substitute(value: Any, params: Mapping[str, Any], field: str = "input", room: Room | None = None) -> Any:
     """A copy with every `params.` reference replaced; step references and escapes stay as they are written.
 
     Parameters are data: a `${{` inside one is escaped, so that `resolve` later gives back its characters.
-    Raises InvalidReference as `resolve` does.
+    Several values that belong together share one `room`. Raises InvalidReference as `resolve` does.
     """
-    return _replace(value, field, lambda text, where: _substitute_text(text, params, where))
+    shared = Room() if room is None else room
+    return _replace(value, field, lambda text, where: _substitute_text(text, params, where, shared))
 
 
 def fill_text(text: str, params: Mapping[str, Any], field: str) -> str:
     """The text with every `params.` reference replaced for good; it must hold no step references."""
     parts: list[str] = []
-    at = 0
+    at, room = 0, Room()
     for span in _scan(text, field):
         inserted = OPENING if span.reference is None else _render(_value(span.reference, params.__getitem__))
-        parts += (text[at : span.start], inserted)
+        parts += (text[at : span.start], room.take(inserted, field))
         at = span.end
     return "".join(parts) + text[at:]
 
@@ -160,44 +187,44 @@ def _replace(value: Any, field: str, text: Callable[[str, str], Any]) -> Any:
     return value
 
 
-def _resolve_text(text: str, outputs: Callable[[str], Any], field: str) -> Any:
+def _resolve_text(text: str, outputs: Callable[[str], Any], field: str, room: Room) -> Any:
     spans = _scan(text, field)
     if (whole := _whole(spans, text)) is not None:
-        return _step_value(whole, outputs)
+        return room.take(_step_value(whole, outputs), field)
     parts: list[str] = []
-    at = size = 0
+    at = 0
     for span in spans:
         inserted = OPENING if span.reference is None else _render(_step_value(span.reference, outputs))
-        parts += (text[at : span.start], inserted)
-        at, size = span.end, size + len(inserted)
-        if size > MAX_TEXT_CHARS:
-            raise InvalidReference(f"the text grows over {MAX_TEXT_CHARS} characters", field=field, fix="refer to less")
+        parts += (text[at : span.start], room.take(inserted, field))
+        at = span.end
     parts.append(text[at:])
     return "".join(parts)
 
 
-def _substitute_text(text: str, params: Mapping[str, Any], field: str) -> Any:
+def _substitute_text(text: str, params: Mapping[str, Any], field: str, room: Room) -> Any:
     spans = _scan(text, field)
     whole = _whole(spans, text)
     if whole is not None and whole.scope == "params":
-        return escape(_value(whole, params.__getitem__))
-    out, plain, at = "", "", 0
+        return escape(room.take(_value(whole, params.__getitem__), field))
+    out, plain, at = list[str](), list[str](), 0
     for span in spans:
-        plain += text[at : span.start]
+        plain.append(text[at : span.start])
         at = span.end
         reference = span.reference
         if reference is not None and reference.scope == "params":
-            plain += _render(_value(reference, params.__getitem__))
+            plain.append(room.take(_render(_value(reference, params.__getitem__)), field))
             continue
-        if plain.endswith("$"):
+        before = "".join(plain)
+        if before.endswith("$"):
             # `$` and `${{` side by side would read as the escape.
             raise InvalidReference(
                 "a parameter that ends in $ stands right before a reference",
                 field=field,
                 fix="put a blank between",
             )
-        out, plain = out + escape(plain) + text[span.start : span.end], ""
-    return out + escape(plain + text[at:])
+        out += (escape(before), text[span.start : span.end])
+        plain.clear()
+    return "".join([*out, escape("".join(plain) + text[at:])])
 
 
 def _whole(spans: list[_Span], text: str) -> Reference | None:
