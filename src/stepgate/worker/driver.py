@@ -144,7 +144,7 @@ class Driver:
     async def _go_on(self) -> bool:
         """One round: takes up news, stops and starts what must be, waits; True when nothing can move any more."""
         if self._stale:
-            self._stale = False
+            self._stale = self._held = False
             await self.tools.committer.refresh(self.handle)
         await self._take_over()
         await self._expire_due()
@@ -303,8 +303,14 @@ class Driver:
         """Work that outlives the cancellation of the step it belongs to, but not the drive."""
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        """Whoever waited for it has its error; a step that was cancelled meanwhile leaves nobody to hear it."""
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("background work failed", run_id=self.handle.run_id, error=str(error))
 
     # What an attempt needs
 
@@ -351,6 +357,14 @@ class Driver:
             return None
         shown: Mapping[str, Any] | None = await self.tools.approvals.rendering(self.handle.run_id, approval.request_id)
         return shown
+
+    def plain_input(self, step_id: StepId) -> Mapping[str, Any] | None:
+        """The input where it is at hand and refers to nothing; None where it must be fetched or resolved."""
+        text = self._inputs.get(step_id)
+        if text is None or references.OPENING in text:
+            return None
+        value: Mapping[str, Any] = canonical.loads(text)
+        return value
 
     async def resolved_input(self, step_id: StepId) -> Mapping[str, Any]:
         """The input with every reference replaced; raises InvalidReference where an output is missing."""

@@ -35,7 +35,10 @@ async def take(driver: "Driver", step: StepState, executor: Executor[Any]) -> bo
 
     False, and nothing done, where there is no room or its workspace is in use: then it waits like any other.
     """
-    params = validated(executor, await driver.resolved_input(step.id))
+    given = driver.plain_input(step.spec.id)
+    if given is None:
+        given = await driver.resolved_input(step.spec.id)
+    params = validated(executor, given)
     began = time.monotonic()
     lane = driver.tools.lanes[executor.type]
     if not lane.try_enter():
@@ -56,8 +59,8 @@ async def take(driver: "Driver", step: StepState, executor: Executor[Any]) -> bo
             text = output_text(driver, outcome.output)
             latency_ms = round((time.monotonic() - began) * 1000)
             result = StepResult(canonical.digest(text), len(text), latency_ms=latency_ms)
-            outputs = {step.id: text.decode()}
-            await driver.submit((Complete(driver.tools.actor, step.id, result),), Attachments(outputs=outputs))
+            outputs = {step.spec.id: text.decode()}
+            await driver.submit((Complete(driver.tools.actor, step.spec.id, result),), Attachments(outputs=outputs))
         case Failed():
             await fail_with(driver, step, outcome)
     return True
