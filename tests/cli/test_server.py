@@ -67,6 +67,10 @@ def test_a_decision_needs_the_servers_secret(served: Cli) -> None:
     refused = stranger("approve", run_id, "write", "--yes")
     assert refused.code == 5, refused
     assert "secret" in refused.err
+    plan = stranger.plan(WRITE, "theirs.yaml")
+    theirs = stranger("run", plan, "--no-wait", "--json").json["run_id"]
+    asked_by = served("show", theirs, "--json").json["requester"]
+    assert asked_by["channel"] == "api", "the name alone proves nothing"
     wrong = served.having(STEPGATE_KEY="wrong")("approve", run_id, "write", "--yes")
     assert wrong.code == 5, wrong
     assert served("approve", run_id, "write", "--yes").code == 0

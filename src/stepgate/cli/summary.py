@@ -113,8 +113,9 @@ def show(console: Console, settings: Settings, summary: Summary) -> None:
 def table(steps: Sequence[views.Step]) -> Table:
     """A row for each step: what it is, how it stands, how long it took and what it cost."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (("#", "right"), ("step", "left"), ("type", "left"), ("status", "left")):
-        shown.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    shown.add_column("#", justify="right", no_wrap=True)
+    for name in ("step", "type", "status"):
+        shown.add_column(name, no_wrap=True)
     for name in ("time", "tokens", "cost"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("cost source", no_wrap=True)
