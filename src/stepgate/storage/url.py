@@ -37,6 +37,10 @@ def normalise(text: str) -> str:
         raise InvalidValue("not a database URL", field=FIELD, fix=EXAMPLE) from error
     if url.drivername not in SCHEMES:
         raise InvalidValue(f"{url.drivername}:// is not supported", field=FIELD, fix=EXAMPLE)
+    if "@" in (url.host or ""):
+        raise InvalidValue("there is more than one @ before the host", field=FIELD, fix="write %40 in the password")
+    if url.port is not None and not 0 < url.port < 1 << 16:
+        raise InvalidValue("the port is not in 1 to 65535", field=FIELD, fix=EXAMPLE)
     if not url.database:
         raise InvalidValue("the URL names no database", field=FIELD, fix=EXAMPLE)
     url = url.set(drivername=DRIVER, query=_translated(url))
