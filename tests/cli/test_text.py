@@ -1,8 +1,10 @@
 """Nothing that comes from a run acts on a screen, hides there, or passes for something else."""
 
+import json
+
 import pytest
 
-from stepgate.cli.text import exact, exact_line, plain, plain_line
+from stepgate.cli.text import exact, exact_line, json_text, plain, plain_line
 
 
 @pytest.mark.parametrize(
@@ -12,6 +14,15 @@ def test_what_acts_or_hides_is_written_as_an_escape(char: str) -> None:
     for shown in (plain, plain_line, exact, exact_line):
         assert char not in shown(f"a{char}b")
         assert "\\" in shown(f"a{char}b")
+
+
+def test_json_on_a_terminal_holds_nothing_that_acts_and_reads_as_what_it_was() -> None:
+    hostile = {"a\x9b": ["\x1b[2J", "\x7f", "\x85", "\u202e", "\u2066", "\U000e0041", "\r\n\t", "ä日本", '"\\']}
+    text = json_text(hostile)
+    assert json.loads(text) == hostile
+    assert "ä日本" in text
+    assert plain(text) == text
+    assert not {"\x1b", "\x7f", "\x85", "\x9b", "\u202e", "\u2066", "\U000e0041"} & set(text)
 
 
 def test_lines_and_tabs_stay_in_texts_and_not_in_names() -> None:

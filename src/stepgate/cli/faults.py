@@ -1,13 +1,12 @@
 """Errors as a person at a terminal, or a program that reads `--json`, gets them: one block a fault, no traceback."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepgate.cli import exits
 from stepgate.cli.exits import Exit
-from stepgate.cli.text import plain, plain_line
+from stepgate.cli.text import json_text, plain, plain_line
 from stepgate.domain.errors import Problem, StepgateError
 
 
@@ -73,7 +72,7 @@ def usage(field: str, message: str, fix: str | None = None) -> CliError:
 def answer(error: CliError, run_id: str | None = None) -> None:
     """The one object of `--json` where a command ends in an error."""
     run = {} if run_id is None else {"run_id": run_id}
-    print(json.dumps(document(error) | run, ensure_ascii=False, indent=2))
+    print(json_text(document(error) | run))
 
 
 def show(error: CliError) -> None:

@@ -1,7 +1,6 @@
 """Runs one command from its options to its exit code: settings, notices, log, interrupts and every error on the way."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from stepgate.cli.exits import Exit
 from stepgate.cli.faults import CliError, Interrupted
 from stepgate.cli.invocation import command
 from stepgate.cli.terminal import Terminal, open_terminal
+from stepgate.cli.text import json_text
 from stepgate.domain.errors import StepgateError
 from stepgate.settings import Settings, Source, load
 
@@ -33,7 +33,7 @@ class Session:
     def answer(self, document: Any) -> None:
         """The one object of `--json`."""
         self.answered = True
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.write(json_text(document) + "\n")
         sys.stdout.flush()
 
     def command(self, *words: str) -> str:

@@ -4,12 +4,13 @@ Two readings: `plain` for prose, diffs and output, where other scripts are welco
 written (commands, paths, names), where a character that only looks like an ASCII one is written as an escape.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-from stepgate.executors.screen import one_line, visible
+from stepgate.executors.screen import UNSEEN, one_line, visible
 
 EVERYTHING: Final = 1 << 24
 
@@ -44,6 +45,15 @@ def exact(text: str, most: int = EVERYTHING) -> str:
 def exact_line(text: str, most: int = 4000) -> str:
     """The same on one line, for paths and names."""
     return _checked(one_line(text, most), _posing, _poses)
+
+
+def json_text(value: Any) -> str:
+    """JSON whose own escapes stand for what would act or hide on a terminal, so that programs read it unchanged."""
+    return UNSEEN.sub(_json_escaped, json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if found[0] > "\x7f" else f"\\u{ord(found[0]):04x}"
 
 
 def escape(char: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 SHOWN_TEXT: Final = 16 * 1024
 # Control characters, and what reorders or hides text on a screen (CVE-2021-42574); line feeds and tabs are harmless.
-_UNSEEN: Final = re.compile(
+UNSEEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
@@ -16,7 +16,7 @@ def visible(text: str, most: int = SHOWN_TEXT) -> str:
 
     Only for people: what is hashed, run or given to a later step keeps its characters. Cut to `most` characters.
     """
-    shown = _UNSEEN.sub(_escaped, text[:most])
+    shown = UNSEEN.sub(_escaped, text[:most])
     return shown if len(text) <= most else f"{shown}… ({len(text) - most} more characters)"
 
 
