@@ -218,3 +218,20 @@ async def test_a_workspace_that_is_gone_fails_the_step_and_says_so(lab: Lab) -> 
     step = step_of(await lab.until_status(run_id, "failed"), "r")
     assert step.error is not None
     assert (step.error["code"], step.error["field"]) == ("workspace_unavailable", "workspace_path")
+
+
+async def test_a_workspace_that_became_a_link_leads_nowhere_else(lab: Lab) -> None:
+    path, elsewhere = lab.workspace.with_name("swapped"), lab.workspace.with_name("elsewhere")
+    path.mkdir()
+    elsewhere.mkdir()
+    edit = {"key": "e", "type": "edit_file", "input": {"path": "new", "content": "x"}}
+    run_id = await lab.create([edit], workspace=path)
+    await lab.until_step(run_id, "e", "awaiting_approval")
+    await lab.until_idle()
+    path.rename(path.with_name("moved"))
+    path.symlink_to(elsewhere)
+    await lab.approve(run_id, "e")
+    step = step_of(await lab.until_status(run_id, "failed"), "e")
+    assert step.error is not None
+    assert (step.error["code"], step.error["field"]) == ("workspace_unavailable", "workspace_path")
+    assert list(elsewhere.iterdir()) == []

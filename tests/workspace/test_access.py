@@ -188,6 +188,21 @@ def test_a_workspace_that_cannot_be_one_names_its_field(tmp_path: Path) -> None:
         assert caught.value.field == "workspace_path"
 
 
+@pytest.mark.parametrize("replaced", ["spaces/w", "spaces"])
+def test_a_workspace_known_by_its_path_is_not_followed_to_another_place(tmp_path: Path, replaced: str) -> None:
+    path = tmp_path / "spaces/w"
+    path.mkdir(parents=True)
+    (tmp_path / "elsewhere/w").mkdir(parents=True)
+    Root.open(path, exact=True).close()
+    (tmp_path / replaced).rename(tmp_path / "moved")
+    (tmp_path / replaced).symlink_to(tmp_path / "elsewhere")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(WorkspaceUnavailable, match="has become a link") as caught:
+        Root.open(path, exact=True)
+    assert caught.value.field == "workspace_path"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_named_workspace_must_lie_beneath_the_allowed_root(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     (allowed / "project").mkdir(parents=True)

@@ -326,7 +326,7 @@ class Driver:
     def root(self) -> Root:
         """The workspace's folder, opened once for the drive."""
         if self._root is None:
-            self._root = Root.open(Path(self.handle.state.info.workspace_path))
+            self._root = Root.open(Path(self.handle.state.info.workspace_path), exact=True)
         return self._root
 
     def context(self, step: StepState, prepared: Prepared | None = None) -> Context:

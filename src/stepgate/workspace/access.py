@@ -87,9 +87,10 @@ class Root:
         self._opener = opener
 
     @classmethod
-    def open(cls, path: Path, *, opener: Opener | None = None) -> "Root":
+    def open(cls, path: Path, *, opener: Opener | None = None, exact: bool = False) -> "Root":
         """Opens the folder; the field of its errors is `workspace_path`.
 
+        `exact`: the path was resolved before, and a link that took its place since then is not followed.
         Raises PathRefused for text that cannot be a workspace, WorkspaceUnavailable when the folder is not there.
         """
         where = "workspace_path"
@@ -111,6 +112,11 @@ class Root:
         if resolved == resolved.parent:
             os.close(fd)
             raise PathRefused("the whole file system is no workspace", field=where, fix="give a project's folder")
+        if exact and (resolved != path or (LINUX and os.readlink(f"/proc/self/fd/{fd}") != text)):
+            os.close(fd)
+            raise WorkspaceUnavailable(
+                f"the way to the workspace {text!r} has become a link", field=where, fix="put the folder back"
+            )
         return cls(resolved, fd, opener or default_opener())
 
     def close(self) -> None:
