@@ -26,7 +26,7 @@ from stepgate.workspace.locks import WorkspaceLock
 from tests.worker.steps import Kit
 
 PERSON = Actor("ada", "person", "cli")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 Plan = Sequence[Mapping[str, Any]]
 

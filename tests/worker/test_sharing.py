@@ -36,8 +36,12 @@ async def computed(lab: Lab, *more: dict[str, Any]) -> RunId:
     return run_id
 
 
+@pytest.mark.usefixtures("patient")
 async def test_changes_of_several_runs_in_one_workspace_never_interleave(open_lab: OpenLab) -> None:
-    """Two workers, three runs, six commands: every line is there, so each saw what the one before had left."""
+    """Two workers, three runs, six commands: every line is there, so each saw what the one before had left.
+
+    And none sleeps through the end of another's turn, however close it came to its own wait.
+    """
     labs = [await open_lab(), await open_lab()]
     runs = [await labs[n % 2].create([append("a", f"{n}a"), append("b", f"{n}b")]) for n in range(3)]
 

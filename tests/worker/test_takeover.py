@@ -147,7 +147,7 @@ async def test_a_worker_killed_at_any_point_leaves_an_effect_that_happens_once(
 async def test_the_commands_of_a_killed_worker_die_with_it(open_lab: OpenLab, begin: Begin) -> None:
     asked, watching = await open_lab(), await open_lab(worker=False)
     marker = f"67.{os.getpid()}{id(asked)}"
-    run_id = await asked.create([{"key": "c", "type": "run_command", "input": {"argv": ["sleep", marker]}}])
+    run_id = await asked.create([{"key": "c", "type": "run_command", "input": {"command": f"sleep {marker}; :"}}])
     await asked.until_step(run_id, "c", "awaiting_approval")
     await asked.worker.stop()
     await watching.approve(run_id, "c")

@@ -9,6 +9,7 @@ from stepgate.domain.states import CLOSED, IN_FLIGHT, StepStatus
 from stepgate.storage.database import Database
 
 HELD_FOR = "workspace"
+_BUSY = [*IN_FLIGHT, StepStatus.NEEDS_REVIEW]
 # An arbitrary constant: whoever makes a workspace holds it, so that two nested ones cannot be made side by side.
 _MAKING = 2_481_930_557_713_042_116
 
@@ -23,19 +24,31 @@ INSERT INTO stepgate.workspaces (id, pool, root, mode, created_at) VALUES ($1::u
 """
 # Free where nobody holds it, where the holding step has come to its end, or where its run was put down before the
 # step began. Whoever is in flight, or under review with half a set applied, keeps it.
-_ACQUIRE = """
-UPDATE stepgate.workspaces AS workspace
-SET holder_run_id = $2::uuid, holder_step_id = $3::uuid
-WHERE workspace.id = $1::uuid AND (
+_FREE = """
     workspace.holder_step_id IS NULL
-    OR (workspace.holder_run_id = $2::uuid AND workspace.holder_step_id = $3::uuid)
     OR EXISTS (
         SELECT FROM stepgate.steps AS step JOIN stepgate.runs AS run ON run.id = step.run_id
         WHERE step.run_id = workspace.holder_run_id AND step.id = workspace.holder_step_id
-          AND (step.status = ANY($4::text[]) OR (run.worker_id IS NULL AND step.status <> ALL($5::text[])))
+          AND (step.status = ANY($2::text[]) OR (run.worker_id IS NULL AND step.status <> ALL($3::text[])))
     )
+"""
+_ACQUIRE = f"""
+UPDATE stepgate.workspaces AS workspace
+SET holder_run_id = $4::uuid, holder_step_id = $5::uuid
+WHERE workspace.id = $1::uuid AND (
+    (workspace.holder_run_id = $4::uuid AND workspace.holder_step_id = $5::uuid) OR {_FREE}
 )
 RETURNING workspace.id
+"""
+# Asked after a run was put down to wait: the turn it waits for may have ended just before, and then nobody wakes it.
+# The lock waits for a turn that is ending at this very moment.
+_WAKE = f"""
+WITH free AS (
+    SELECT workspace.id FROM stepgate.workspaces AS workspace WHERE workspace.id = $1::uuid AND ({_FREE}) FOR UPDATE
+)
+UPDATE stepgate.runs AS run SET held_until = NULL, held_for = NULL
+FROM free WHERE run.workspace_id = free.id AND run.held_for = $4
+RETURNING run.id::text AS id
 """
 # A worker that lost its lease may not end the turn of a step that its successor has begun again: it counts only under
 # the run's present lease, or once the step has come to its end.
@@ -102,10 +115,15 @@ class Workspaces:
 
     async def acquire(self, workspace_id: WorkspaceId, run_id: RunId, step_id: StepId) -> bool:
         """Whether the step may change the workspace now; asking again while it may is fine."""
-        busy = [*IN_FLIGHT, StepStatus.NEEDS_REVIEW]
         async with self._database.session() as connection:
-            held = await connection.fetchval(_ACQUIRE, workspace_id, run_id, step_id, list(CLOSED), busy)
+            held = await connection.fetchval(_ACQUIRE, workspace_id, list(CLOSED), _BUSY, run_id, step_id)
         return held is not None
+
+    async def wake(self, workspace_id: WorkspaceId) -> list[RunId]:
+        """The runs that wait for a workspace which nobody holds; they are due again."""
+        async with self._database.session() as connection:
+            rows = await connection.fetch(_WAKE, workspace_id, list(CLOSED), _BUSY, HELD_FOR)
+        return [RunId(row["id"]) for row in rows]
 
     async def release(self, workspace_id: WorkspaceId, step_id: StepId, epoch: int | None = None) -> list[RunId]:
         """Ends the step's turn, if it has it; returns the runs that waited for the workspace and are due again."""

@@ -27,7 +27,7 @@ from stepgate.storage.attachments import Attachments, ChangeSetRow
 from stepgate.storage.claim import Claim
 from stepgate.worker.attempt import attempt, take_chain
 from stepgate.worker.tools import Tools
-from stepgate.worker.waits import Held
+from stepgate.worker.waits import Held, NotItsTurn
 from stepgate.workspace.access import Root
 from stepgate.workspace.changes import FIRST_REV, ChangeSet
 from stepgate.workspace.locks import WorkspaceLock
@@ -67,6 +67,7 @@ class Driver:
         self._stopping = False
         self._root: Root | None = None
         self._held = False
+        self._waits_for_turn = False
         self._lost = False
         self._taken_over = False
         self._told: set[StepId] = set()
@@ -78,8 +79,14 @@ class Driver:
 
     @property
     def was_held(self) -> bool:
-        """Whether it ended because another step changes the workspace."""
+        """Whether it ended because its workspace is in use."""
         return self._held
+
+    async def ask_again(self) -> None:
+        """Once put down to wait for its turn, the run is due at once where that has come meanwhile."""
+        if self._waits_for_turn:
+            for run_id in await self.tools.workspaces.wake(self.workspace_id):
+                self.tools.ring(run_id)
 
     @property
     def was_rung(self) -> bool:
@@ -122,7 +129,7 @@ class Driver:
 
     async def drive(self) -> Ended:
         """Until nothing can move; the caller releases the run."""
-        self._held = False
+        self._held = self._waits_for_turn = False
         try:
             while not self._lost:
                 try:
@@ -257,8 +264,9 @@ class Driver:
     async def _attempt(self, step: StepState) -> None:
         try:
             await attempt(self, step)
-        except Held:
+        except Held as held:
             self._held = True
+            self._waits_for_turn |= isinstance(held, NotItsTurn)
         except DatabaseUnavailable as error:
             await self._sit_out(error)
         except asyncio.CancelledError:
@@ -417,7 +425,7 @@ class Driver:
     async def hold_workspace(self, step_id: StepId) -> None:
         """One mutating step at a time in a workspace, over all runs; raises Held when it is another's turn."""
         if not await self.tools.workspaces.acquire(self.workspace_id, self.handle.run_id, step_id):
-            raise Held("another step changes this workspace")
+            raise NotItsTurn("another step changes this workspace")
         self._holding.add(step_id)
 
     async def _end_turn(self, step_id: StepId) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from stepgate.domain.errors import DatabaseUnavailable
 from stepgate.domain.ids import RunId, WorkerId
 from stepgate.storage.claim import Heartbeats
 from stepgate.storage.database import Database
@@ -59,7 +58,7 @@ class Heartbeat:
                 asked = time.monotonic()
                 try:
                     moved = await asyncio.wait_for(beats.beat(), max(0.1, alive_until - asked))
-                except (TimeoutError, DatabaseUnavailable, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the lease must be renewed or given up
                     log.warning("heartbeat failed", error=str(error) or type(error).__name__)
                     if time.monotonic() >= alive_until:
                         self._lost()

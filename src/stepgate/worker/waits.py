@@ -12,6 +12,10 @@ class Held(Exception):
     """The step cannot go on now because its workspace is in use; the run is given back and waits."""
 
 
+class NotItsTurn(Held):
+    """Another step changes the workspace; its end wakes whoever waits."""
+
+
 def time_limit(driver: "Driver", step: StepState) -> float:
     """How long one attempt may take, in seconds."""
     return (step.spec.timeout_ms or driver.tools.step_timeout_ms) / 1000

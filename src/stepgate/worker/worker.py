@@ -220,6 +220,14 @@ class Worker:
             if len(self._drivers) == self._options.runs - self._batch or not self._drivers or driver.was_rung:
                 self._rung.set()
         self._wake_later(driver)
+        if not driver.lost:
+            await self._ask_again(driver)
+
+    async def _ask_again(self, driver: Driver) -> None:
+        try:
+            await driver.ask_again()
+        except DatabaseUnavailable as error:  # it looks again by itself, a little later
+            log.warning("database unavailable", run_id=driver.handle.run_id, error=str(error))
 
     async def _drive_and_release(self, driver: Driver) -> None:
         while True:
