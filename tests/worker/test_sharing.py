@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from stepgate.domain.ids import RunId
-from stepgate.worker import worker
+from stepgate.domain.ids import RunId, new_id
+from stepgate.worker import applying, worker
+from stepgate.workspace.locks import ApplyMarks
 from tests.worker.conftest import OpenLab
 from tests.worker.lab import PERSON, Lab, eventually, reading, statuses, step_of
 
@@ -239,3 +241,39 @@ async def test_a_workspace_that_became_a_link_leads_nowhere_else(lab: Lab) -> No
     assert step.error is not None
     assert (step.error["code"], step.error["field"]) == ("workspace_unavailable", "workspace_path")
     assert list(elsewhere.iterdir()) == []
+
+
+async def test_a_set_that_cannot_be_applied_goes_to_a_person_and_is_applied_when_it_can_be(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug or a full disk in the middle: the step has not failed, because half of its effect may be there."""
+
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("in the middle")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(applying, "apply", broken)
+        run_id = await lab.create([EDIT])
+        await lab.approve(run_id, "e")
+        step = step_of(await lab.until_status(run_id, "paused"), "e")
+    assert step.error is not None
+    assert (step.status, step.error["code"]) == ("needs_review", "internal")
+    assert "ZeroDivisionError" in step.error["message"]
+    assert "applying failed unexpectedly" in [entry["event"] for entry in logs]
+    reader = await lab.create([READ])
+    await lab.until_held(reader)
+    await lab.engine.resume(run_id, PERSON)
+    await lab.until_status(run_id, "completed")
+    await lab.until_status(reader, "completed")
+    assert (await lab.output(reader, "r"))["text"] == "new\n"
+    await lab.verify(run_id)
+
+
+async def test_a_mark_whose_set_was_settled_holds_nobody_up(lab: Lab) -> None:
+    """Its worker died between the last record and the removal of the mark, or in another life of this state folder."""
+    run_id = await lab.create([EDIT, {**READ, "needs": ["e"]}], start=False)
+    workspace_id = (await lab.state(run_id)).info.workspace_id
+    ApplyMarks(lab.stack.settings.state_dir).begin(workspace_id, new_id())
+    await lab.engine.start(run_id, PERSON)
+    await lab.approve(run_id, "e")
+    await lab.until_status(run_id, "completed")
