@@ -25,7 +25,7 @@ from tests.fixtures.database import Administrator
 from tests.fixtures.database import _database as make_database
 
 SECRET = "a-secret-for-tests"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 T = TypeVar("T")
 
 
