@@ -2,7 +2,6 @@
 
 import asyncio
 import heapq
-import os
 from bisect import bisect_right
 from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from stepgate.worker.tools import Tools
 from stepgate.worker.waits import Held, NotItsTurn
 from stepgate.workspace.access import Root
 from stepgate.workspace.changes import FIRST_REV, ChangeSet
-from stepgate.workspace.locks import WorkspaceLock
+from stepgate.workspace.locks import ReadingLock
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +65,7 @@ class Driver:
         self._stale = False
         self._stopping = False
         self._root: Root | None = None
+        self._reading: ReadingLock | None = None
         self._held = False
         self._waits_for_turn = False
         self._lost = False
@@ -144,6 +144,9 @@ class Driver:
             return Ended(lost=True)
         finally:
             await self._finish_tasks()
+            if self._reading is not None:
+                self._reading.close()
+                self._reading = None
             if self._root is not None:
                 self._root.close()
                 self._root = None
@@ -414,13 +417,20 @@ class Driver:
 
     # The workspace
 
-    def lock_for_reading(self) -> int | None:
-        """A descriptor that keeps change sets from being applied until it is closed; None while one is or must be."""
-        lock = WorkspaceLock(self.root).try_shared()
-        if lock is not None and self.tools.marks.standing(self.workspace_id) is not None:
-            os.close(lock)
-            return None
-        return lock
+    def begin_reading(self) -> bool:
+        """Keeps change sets from being applied until `end_reading`; False while one is, or must be first."""
+        if self._reading is None:
+            self._reading = ReadingLock(self.root)
+        if not self._reading.try_enter():
+            return False
+        if self.tools.marks.standing(self.workspace_id) is not None:
+            self._reading.leave()
+            return False
+        return True
+
+    def end_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.leave()
 
     async def hold_workspace(self, step_id: StepId) -> None:
         """One mutating step at a time in a workspace, over all runs; raises Held when it is another's turn."""

@@ -1,6 +1,5 @@
 """Steps without effect, gate or duration: the common small ones, taken in one go at the cost of one commit each."""
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +42,17 @@ async def take(driver: "Driver", step: StepState, executor: Executor[Any]) -> bo
     lane = driver.tools.lanes[executor.type]
     if not lane.try_enter():
         return False
-    lock = None
+    reading = False
     try:
         if executor.reads_workspace:
-            lock = driver.lock_for_reading()
-            if lock is None:
+            reading = driver.begin_reading()
+            if not reading:
                 return False
         outcome = await executor.execute(driver.context(step), params)
     finally:
         lane.leave()
-        if lock is not None:
-            os.close(lock)
+        if reading:
+            driver.end_reading()
     match outcome:
         case Done():
             text = output_text(driver, outcome.output)

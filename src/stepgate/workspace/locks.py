@@ -40,14 +40,6 @@ class WorkspaceLock:
         with self._held(fcntl.LOCK_EX, timeout):
             yield
 
-    def try_shared(self) -> int | None:
-        """Holds it as `shared` does until the descriptor returned is closed; None when it cannot be had at once."""
-        descriptor = os.open(f"/proc/self/fd/{self._root.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if _try(descriptor, fcntl.LOCK_SH):
-            return descriptor
-        os.close(descriptor)
-        return None
-
     @asynccontextmanager
     async def shared_async(self, timeout: float = 0) -> AsyncIterator[None]:  # noqa: ASYNC109
         """As `shared`, waiting without holding up the event loop."""
@@ -95,6 +87,33 @@ class WorkspaceLock:
             fix="wait until that step has ended",
             details={"workspace_path": str(self._root.path)},
         )
+
+
+class ReadingLock:
+    """The same lock for many short reads: shared, never waited for, its descriptor opened once.
+
+    Reads of one owner may overlap; the lock is held from the first `try_enter` to the last `leave`.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._descriptor = root.open_folder()
+        self._readers = 0
+
+    def try_enter(self) -> bool:
+        """False while a change set is being applied."""
+        if self._readers == 0 and not _try(self._descriptor, fcntl.LOCK_SH):
+            return False
+        self._readers += 1
+        return True
+
+    def leave(self) -> None:
+        """Once for each `try_enter` that was granted."""
+        self._readers -= 1
+        if self._readers == 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 def _waits(timeout: float) -> Iterator[float]:
