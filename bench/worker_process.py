@@ -8,13 +8,16 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from bench.load import ACTOR
 from bench.noop import Noop
 from stepgate.compose import Stack, open_stack
+from stepgate.domain.ids import RunId, StepId
 from stepgate.executors.registry import BUILTIN, Registry
 from stepgate.settings import load
 
@@ -29,8 +32,8 @@ async def serve() -> None:
         say({"ready": True})
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
-            json.loads(line)
-            say(await measure(stack))
+            task = json.loads(line)
+            say(await (approve_each(stack, task["approve"]) if "approve" in task else measure(stack)))
 
 
 async def measure(stack: Stack) -> dict[str, Any]:
@@ -43,6 +46,21 @@ async def measure(stack: Stack) -> dict[str, Any]:
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     await worker.stop()
     return {"seconds": seconds, "cpu_s": cpu, "rss_mb": rss_mb(), "peak_rss_mb": peak_rss_mb()}
+
+
+async def approve_each(stack: Stack, runs: Sequence[RunId]) -> dict[str, Any]:
+    """Approves the one step of each run, one run after another, with the worker at rest in between."""
+    worker = stack.worker
+    assert worker is not None
+    await worker.start()
+    for run_id in runs:
+        await until_idle(stack)
+        step = (await stack.queries.run(run_id)).steps[0]
+        assert step.approval is not None
+        await stack.engine.approve(run_id, StepId(step.id), ACTOR, action_hash=step.approval.action_hash)
+        await until_idle(stack)
+    await worker.stop()
+    return {}
 
 
 async def until_idle(stack: Stack) -> None:
