@@ -100,7 +100,8 @@ async def test_a_pool_recovers_from_killed_connections(
 ) -> None:
     state = await create(committer, workspace_id, chain(2))
     await superuser.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'stepgate queries'"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'stepgate queries'"
     )
     paused, _ = await committer.submit_once(state.info.id, c.Pause(PERSON))
     assert paused.phase == "paused"

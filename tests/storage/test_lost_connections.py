@@ -24,7 +24,10 @@ from tests.storage.building import (
 
 
 async def _break(superuser: Any) -> None:
-    query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'stepgate committer'"
+    query = """
+        SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'stepgate committer'
+    """
     await superuser.execute(query)
 
 
@@ -110,7 +113,10 @@ async def test_a_statement_that_was_cancelled_is_sent_again(
         await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
         writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
         await _until_waiting(superuser)
-        query = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepgate committer'"
+        query = """
+            SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'stepgate committer'
+        """
         await superuser.execute(query)
     await writing
     verdict = await verify(database, state.info.id)
@@ -120,7 +126,7 @@ async def test_a_statement_that_was_cancelled_is_sent_again(
 async def _until_waiting(superuser: Any, backends: int = 1) -> None:
     query = """
         SELECT count(*) FROM pg_stat_activity
-        WHERE application_name = 'stepgate committer' AND wait_event_type = 'Lock'
+        WHERE datname = current_database() AND application_name = 'stepgate committer' AND wait_event_type = 'Lock'
     """
     async with asyncio.timeout(10):
         while await superuser.fetchval(query) < backends:

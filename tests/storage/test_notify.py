@@ -68,7 +68,9 @@ async def test_the_bell_listens_again_after_its_connection_was_lost(
     monkeypatch.setattr(notify, "FIRST_WAIT_S", 0.01)
     ear = Ear()
     await bells[0].start(ear)
-    bells_of = "SELECT pid FROM pg_stat_activity WHERE application_name = 'stepgate doorbell'"
+    bells_of = """
+        SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'stepgate doorbell'
+    """
     (first,) = [row["pid"] for row in await superuser.fetch(bells_of)]
     await superuser.execute("SELECT pg_terminate_backend($1, 5000)", first)
     run_id = RunId(new_id())
