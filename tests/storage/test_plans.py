@@ -113,12 +113,18 @@ async def test_updates_of_running_runs_stay_heap_only(
     runs = [late - early for early, late in zip(before["runs"], after["runs"], strict=True)]
     steps = [late - early for early, late in zip(before["steps"], after["steps"], strict=True)]
     assert runs[1] / runs[0] > 0.9, "only the end of a run may touch an index"
-    assert steps[1] / steps[0] > 0.7, "a page may be full, an index is never touched"
+    assert steps[1] / steps[0] > 0.9, "an index is never touched"
 
 
 async def updates(superuser: Any, at_least: int = 0) -> dict[str, tuple[int, int]]:
-    """Updates and heap-only ones by table; statistics arrive when the backend that counted is idle."""
-    query = "SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE schemaname = 'stepgate'"
+    """Updates by table, and those of them that were heap-only or would have been, had their page not been full.
+
+    Statistics arrive when the backend that counted is idle.
+    """
+    query = """
+        SELECT relname, n_tup_upd, n_tup_hot_upd + n_tup_newpage_upd
+        FROM pg_stat_user_tables WHERE schemaname = 'stepgate'
+    """
     async with asyncio.timeout(20):
         while True:
             await superuser.execute("SELECT pg_stat_clear_snapshot()")
