@@ -33,7 +33,7 @@ class Lane:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave()  # the place was already ours
-            else:
+            elif turn in self._waiting:  # unless whoever left meanwhile has passed it over already
                 self._waiting.remove(turn)
             raise
 
