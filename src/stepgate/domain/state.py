@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rpds import HashTrieMap, HashTrieSet
 
 from stepgate.domain.ids import RequestId, RunId, StepId
-from stepgate.domain.states import CLOSED, FINISHED, IN_FLIGHT, RunStatus, StepStatus
+from stepgate.domain.states import FINISHED, RunStatus, StepStatus
 
 UNDO = "undo"
 """The step type of an undo: the one step a finished run still accepts."""
@@ -260,14 +260,6 @@ class RunState(NamedTuple):
 
     def step(self, step_id: StepId) -> StepState | None:
         return self.steps.get(step_id)
-
-
-def in_flight(step: StepState) -> bool:
-    return step.status in IN_FLIGHT
-
-
-def closed(step: StepState) -> bool:
-    return step.status in CLOSED
 
 
 def satisfies(step: StepState) -> bool:
