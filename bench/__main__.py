@@ -6,16 +6,16 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import load, pgbench
+from bench import load, pgbench, waking, workspaces
+from bench.child import Child
 from bench.noop import Noop
+from bench.rounds import Rounds
 from stepgate.compose import Stack, open_stack
 from stepgate.executors.registry import BUILTIN, Registry
 from stepgate.settings import Settings
@@ -25,60 +25,7 @@ from stepgate.storage.embedded import EmbeddedServer, acquire
 STEPS = 10
 READ_RUNS = 500
 SINGLE_STEPS = 300
-COMMANDS = 20
 PGBENCH_S = 5
-
-
-@dataclass(slots=True)
-class Rounds:
-    """Every round's value of each figure; None where a round's runs did not verify."""
-
-    values: dict[str, list[float | None]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, name: str, value: float | None) -> None:
-        self.values.setdefault(name, []).append(value)
-
-    def middle(self, name: str) -> float | None:
-        found = [value for value in self.values.get(name, []) if value is not None]
-        return load.middle(found) if found and len(found) == len(self.values[name]) else None
-
-    def ratio(self, name: str, against: str) -> float | None:
-        """The median of the ratios round by round: a machine whose speed drifts does not change it."""
-        pairs = zip(self.values.get(name, []), self.values.get(against, []), strict=True)
-        ratios = [a / b for a, b in pairs if a is not None and b]
-        return load.middle(ratios) if ratios and len(ratios) == len(self.values[name]) else None
-
-
-class Child:
-    """The worker's process."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        arguments = [sys.executable, "-m", "bench.worker_process"]
-        self._process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self._read()
-
-    async def work(self, **task: Any) -> dict[str, Any]:
-        """Lets it drive everything that is due, or do the task named; returns what it took."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(task) + "\n")
-        self._process.stdin.flush()
-        return await asyncio.to_thread(self._read)
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the worker's process ended with {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -86,14 +33,16 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         base = Path(tempfile.mkdtemp(prefix="stepgate-bench-", dir=options.dir))
         exits.callback(shutil.rmtree, base, ignore_errors=True)
         base.chmod(0o755)
-        state, workspace = base / "state", base / "workspace"
-        workspace.mkdir()
-        load.write_files(workspace, READ_RUNS, STEPS)
+        state, root = base / "state", base / "workspaces"
+        (root / load.FILES).mkdir(parents=True)
+        tell("writing files")
+        load.write_files(root / load.FILES, READ_RUNS, STEPS)
+        workspaces.prepare(root)
         server = await asyncio.to_thread(acquire, state)
         exits.callback(server.release)
         tell("preparing the yardstick")
         await pgbench.prepare(server)
-        settings = load_settings({"state_dir": state, "workspace_root": workspace, "log_level": "error"})
+        settings = load_settings({"state_dir": state, "workspace_root": root, "log_level": "error"})
         registry = Registry((*BUILTIN, Noop()))
         stack = await exits.enter_async_context(open_stack(settings, registry=registry))
         rounds = Rounds()
@@ -119,16 +68,36 @@ async def one_round(
         await noop_steps(options, number, stack, child, rounds)
         await read_steps(number, stack, child, rounds)
         await single_run(number, stack, child, rounds)
-        await commands(number, stack, child, rounds)
+        tell(f"round {number}: {workspaces.COMMANDS} commands")
+        await workspaces.commands(stack, child, rounds)
+        tell(f"round {number}: {workspaces.CHANGED} changed files, and back")
+        await workspaces.changed_files(stack, child, rounds, number)
+        tell(f"round {number}: commands over {workspaces.SMALL} and {workspaces.LARGE} files")
+        await workspaces.growth(stack, child, rounds)
     finally:
         child.close()
+    tell(f"round {number}: {waking.APPROVALS} approvals over HTTP, to a worker here and elsewhere")
+    await waking.wakes(stack, environment(settings), rounds)
+    # Rules are asked about every step, so they are there only for what needs them.
+    tell(f"round {number}: {workspaces.COMMANDS} commands, and as many run ahead of their question")
+    child = await asyncio.to_thread(Child, environment(settings) | {"STEPGATE_POLICY": str(policy(settings))})
+    try:
+        await workspaces.previews(stack, child, rounds)
+    finally:
+        child.close()
+
+
+def policy(settings: Settings) -> Path:
+    path = settings.state_dir / "bench.policy.yaml"
+    path.write_text(workspaces.POLICY, "utf-8")
+    return path
 
 
 async def noop_steps(options: argparse.Namespace, number: int, stack: Stack, child: Child, rounds: Rounds) -> None:
     tell(f"round {number}: creating {options.runs} runs of {STEPS} steps")
     runs = await load.create(stack, options.runs, load.noops(STEPS))
     took = await child.work()
-    sound = await verified(stack, runs, rounds)
+    sound = await rounds.sound(stack, runs)
     rounds.add("noop_steps_per_s", len(runs) * STEPS / took["seconds"] if sound else None)
     rounds.add("noop_worker_cpu_us_per_step", took["cpu_s"] * 1e6 / (len(runs) * STEPS))
     rounds.add("worker_rss_mb", took["rss_mb"])
@@ -139,7 +108,7 @@ async def read_steps(number: int, stack: Stack, child: Child, rounds: Rounds) ->
     tell(f"round {number}: reading {READ_RUNS * STEPS} files")
     runs = await load.create(stack, READ_RUNS, load.reads(STEPS))
     took = await child.work()
-    sound = await verified(stack, runs, rounds)
+    sound = await rounds.sound(stack, runs)
     rounds.add("read_file_steps_per_s", len(runs) * STEPS / took["seconds"] if sound else None)
 
 
@@ -147,26 +116,9 @@ async def single_run(number: int, stack: Stack, child: Child, rounds: Rounds) ->
     tell(f"round {number}: one run alone")
     runs = await load.create(stack, 1, load.noops(SINGLE_STEPS))
     await child.work()
-    sound = await verified(stack, runs, rounds)
+    sound = await rounds.sound(stack, runs)
     times = await load.step_times_ms(stack, runs[0])
     rounds.add("single_run_step_p50_ms", load.middle(times) if sound else None)
-
-
-async def commands(number: int, stack: Stack, child: Child, rounds: Rounds) -> None:
-    """Each approved alone; from the approval to the completed step."""
-    tell(f"round {number}: {COMMANDS} commands")
-    runs = await load.create(stack, COMMANDS, lambda _: [{"type": "run_command", "input": {"argv": ["/bin/true"]}}])
-    await child.work()
-    await child.work(approve=runs)
-    sound = await verified(stack, runs, rounds)
-    times = [await load.approved_to_completed_ms(stack, run_id) for run_id in runs] if sound else []
-    rounds.add("run_command_ms", load.middle(times) if times else None)
-
-
-async def verified(stack: Stack, runs: list[Any], rounds: Rounds) -> bool:
-    problems = await load.unverified(stack, runs)
-    rounds.problems += problems[:10]
-    return not problems
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -191,8 +143,18 @@ AGAINST = {
     "noop_steps_per_s": "pgbench_tps",
     "single_run_step_p50_ms": "pgbench_single_ms",
     "read_file_steps_per_s": "pgbench_tps",
+    "run_command_ms": "bare_spawn_ms",
 }
-UNITS = {"per_s": "steps/s", "tps": "transactions/s", "ms": "ms", "mb": "MiB", "us_per_step": "us"}
+UNITS = {
+    "per_s": "steps/s",
+    "tps": "transactions/s",
+    "_ms": "ms",
+    "_mb": "MiB",
+    "us_per_step": "us",
+    "_s": "s",
+    "growth": "x",
+    "growth_idmapped": "x",
+}
 
 
 def report(rounds: Rounds, host: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the worker is given to do: runs created before the clock starts, and checked after it has stopped."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +16,25 @@ from stepgate.engine.engine import NewRun
 ACTOR = Actor("bench", "person", "cli")
 AT_ONCE = 16
 FILE_BYTES = 4096
+FILES = "files"
+"""The workspace of every run that names no other."""
 
 
-async def create(stack: Stack, count: int, steps: Callable[[int], Sequence[dict[str, Any]]]) -> list[RunId]:
-    """`count` started runs; `steps(i)` are the steps of the i-th."""
+async def create(
+    stack: Stack,
+    count: int,
+    steps: Callable[[int], Sequence[dict[str, Any]]],
+    workspace: Path | None = None,
+    *,
+    start: bool = True,
+    labels: Mapping[str, str] | None = None,
+) -> list[RunId]:
+    """`count` runs, started if not told otherwise; `steps(i)` are the steps of the i-th."""
+    folder = str(workspace or stack.settings.workspace_root / FILES)
 
     async def one(number: int) -> RunId:
-        new = NewRun(goal=f"bench {number}", steps=list(steps(number)), start=True)
+        given = list(steps(number))
+        new = NewRun(goal=f"bench {number}", steps=given, start=start, workspace_path=folder, labels=labels)
         return (await stack.engine.create(new, ACTOR)).info.id
 
     return await in_parallel([lambda number=number: one(number) for number in range(count)])
@@ -79,11 +91,12 @@ async def step_times_ms(stack: Stack, run_id: RunId) -> list[float]:
     return [(after - before) * 1000 for before, after in pairwise(at)]
 
 
-async def approved_to_completed_ms(stack: Stack, run_id: RunId) -> float:
-    """From the approval to the completed step, by the journal."""
-    (approved,) = await times(stack, run_id, "approval.approved")
-    (completed,) = await times(stack, run_id, "step.completed")
-    return (completed - approved) * 1000
+async def lasted_ms(
+    stack: Stack, run_id: RunId, since: str = "approval.approved", until: str = "step.completed"
+) -> float:
+    """From the last event of one type to the last of another, by the journal."""
+    began, ended = await times(stack, run_id, since), await times(stack, run_id, until)
+    return (ended[-1] - began[-1]) * 1000
 
 
 async def times(stack: Stack, run_id: RunId, type_: str) -> list[float]:

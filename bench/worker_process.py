@@ -16,6 +16,7 @@ import uvloop
 
 from bench.load import ACTOR
 from bench.noop import Noop
+from bench.spawner import Spawner
 from stepgate.compose import Stack, open_stack
 from stepgate.domain.ids import RunId, StepId
 from stepgate.executors.registry import BUILTIN, Registry
@@ -33,7 +34,8 @@ async def serve() -> None:
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             task = json.loads(line)
-            say(await (approve_each(stack, task["approve"]) if "approve" in task else measure(stack)))
+            runs = task.get("runs")
+            say(await (measure(stack) if runs is None else approve_each(stack, runs, begin=task.get("begin", False))))
 
 
 async def measure(stack: Stack) -> dict[str, Any]:
@@ -48,19 +50,34 @@ async def measure(stack: Stack) -> dict[str, Any]:
     return {"seconds": seconds, "cpu_s": cpu, "rss_mb": rss_mb(), "peak_rss_mb": peak_rss_mb()}
 
 
-async def approve_each(stack: Stack, runs: Sequence[RunId]) -> dict[str, Any]:
-    """Approves the one step of each run, one run after another, with the worker at rest in between."""
+async def approve_each(stack: Stack, runs: Sequence[RunId], *, begin: bool) -> dict[str, Any]:
+    """Approves the last step of each run, one run after another, with the worker at rest in between.
+
+    With `begin` each is started first.
+
+    Each time a process of its own also starts the same program without any of this: `bare_ms`.
+    """
     worker = stack.worker
     assert worker is not None
-    await worker.start()
-    for run_id in runs:
-        await until_idle(stack)
-        step = (await stack.queries.run(run_id)).steps[0]
+    bare_ms = []
+    with Spawner() as spawner:
+        await worker.start()
+        for run_id in runs:
+            if begin:
+                await stack.engine.start(run_id, ACTOR)
+            await until_idle(stack)
+            bare_ms.append(await asyncio.to_thread(spawner.spawn_ms))
+            await approve(stack, run_id)
+        await worker.stop()
+    return {"bare_ms": bare_ms}
+
+
+async def approve(stack: Stack, run_id: RunId) -> None:
+    """Again where another run has changed the workspace since the question."""
+    while (step := (await stack.queries.run(run_id)).steps[-1]).status == "awaiting_approval":
         assert step.approval is not None
         await stack.engine.approve(run_id, StepId(step.id), ACTOR, action_hash=step.approval.action_hash)
         await until_idle(stack)
-    await worker.stop()
-    return {}
 
 
 async def until_idle(stack: Stack) -> None:

@@ -21,7 +21,7 @@ has no row here cannot be recorded, whoever asks for it. The page is made from `
 """
 
 RUN_INTRO = """
-`awaiting_approval` is not recorded: it is how a `queued` or `running` run is shown while only a person's decision can
+`awaiting_approval` is not recorded: it is how a `planning`, `queued` or `running` run is shown while only a person can
 move it. A finished run (`completed`, `failed`, `cancelled`) keeps its status for good; all it still takes is an undo.
 """
 

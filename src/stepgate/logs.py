@@ -36,7 +36,9 @@ def configure(level: Level, form: Format) -> None:
     )
     last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if text:
-        last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        # The other ways of showing a traceback show the values of variables, of which some are secret.
+        plain = structlog.dev.plain_traceback
+        last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
     else:
         last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)

@@ -1,6 +1,7 @@
 """A real server for each test: uvicorn on a loopback port, a database of its own, the real engine and worker."""
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -8,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +21,14 @@ from pydantic import SecretStr
 from stepgate.api.app import create_app
 from stepgate.api.services import Services
 from stepgate.compose import Stack, open_stack, services_of_stack
+from stepgate.domain.identity import Kind, Principal, Role
 from stepgate.settings import Settings, load
 from stepgate.storage.embedded import EmbeddedServer
 from tests.fixtures.database import Administrator
 from tests.fixtures.database import _database as make_database
 
 SECRET = "a-secret-for-tests"
+ADMIN = Principal("root", Kind.PERSON, frozenset({Role.ADMIN}))
 DEADLINE_S = 60.0
 T = TypeVar("T")
 
@@ -95,6 +99,19 @@ class Api:
             assert time.monotonic() < deadline, found
 
 
+def give(api: Api, *roles: Role, kind: Kind = Kind.PERSON, expires_at: datetime | None = None) -> dict[str, str]:
+    """The header of a fresh key, and its name."""
+    name = f"k{uuid.uuid4().hex}"
+    given = api.do(api.stack.keys.give(name, kind, roles, ADMIN, expires_at))
+    return {"Authorization": f"Bearer {given.key}", "Name": name}
+
+
+def asked_about(api: Api, folder: str) -> tuple[str, Any, dict[str, str]]:
+    """A run's path, its step that asks about a file in the folder, and the body that decides on it."""
+    path, step = api.asking(input={"path": f"{folder}/a.txt", "content": "x"})
+    return path, step, {"action_hash": step["approval"]["action_hash"]}
+
+
 def new_workspace(folder: Path) -> Path:
     workspace = folder / f"workspace-{uuid.uuid4().hex}"
     workspace.mkdir()
@@ -103,33 +120,49 @@ def new_workspace(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, holder: list[Any], *, worker: bool) -> AsyncIterator[Services]:
+async def opened(settings: Settings, holder: list[Any], *, worker: bool, configured: bool) -> AsyncIterator[Services]:
     async with open_stack(settings) as stack:
         if worker:
             await stack.start_worker()
         holder += [stack, asyncio.get_running_loop()]
         hosts = frozenset({"stepgate.test"})
-        yield replace(services_of_stack(stack), local_secret=SECRET, allowed_hosts=hosts)
+        yield replace(services_of_stack(stack), local_secret=SECRET, key_configured=configured, allowed_hosts=hosts)
 
 
 @contextmanager
-def served(database_url: str, folder: Path, *, worker: bool = False, local_trust: bool = False) -> Iterator[Api]:
-    """A server until the block ends."""
+def served(
+    database_url: str,
+    folder: Path,
+    *,
+    worker: bool = False,
+    local_trust: bool = False,
+    configured: bool = False,
+    policy: Path | None = None,
+    webhook_private: bool = False,
+    more: Callable[[int], dict[str, Any]] = lambda _: {},
+) -> Iterator[Api]:
+    """A server until the block ends; where `configured`, its secret is the key that an operator chose.
+
+    `more` gives further settings for its port.
+    """
     workspace = new_workspace(folder)
+    listener = socket.create_server(("127.0.0.1", 0))
     settings = load(
         {
             "database_url": SecretStr(database_url),
             "state_dir": folder / "state",
             "workspace_root": folder,
             "local_trust": local_trust,
+            "webhook_private": webhook_private,
+            **more(listener.getsockname()[1]),
             "worker_check_interval": 0.2,
             "model_router": "offline",
+            "policy": policy,
         },
         env_file=folder / "no.env",
     )
     holder: list[Any] = []
-    app = create_app(lambda: opened(settings, holder, worker=worker))
-    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(lambda: opened(settings, holder, worker=worker, configured=configured))
     port = listener.getsockname()[1]
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=10))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
@@ -154,7 +187,7 @@ def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
 
 @contextmanager
 def for_a_module(
-    cluster: EmbeddedServer, administrator: Administrator, template: str, folder: Path, **options: bool
+    cluster: EmbeddedServer, administrator: Administrator, template: str, folder: Path, **options: Any
 ) -> Iterator[Api]:
     with contextmanager(make_database)(cluster, administrator, template) as url, served(url, folder, **options) as api:
         yield api
@@ -203,3 +236,36 @@ def alone(database_url: str, tmp_path: Path) -> Iterator[Api]:
     """A server with a worker that no other test uses."""
     with served(database_url, tmp_path, worker=True) as found:
         yield found
+
+
+def _asking(name: str, **approvals: Any) -> dict[str, Any]:
+    return {"name": name, "match": {"paths": [f"{name}/**"]}, "verdict": "ask", "approvals": approvals}
+
+
+RULES = (
+    _asking("two", count=2, expires="1h"),
+    _asking("admins", roles="admin"),
+    _asking("others", exclude_requester=True, on_expiry="pause"),
+)
+"""What it takes to approve an edit depends on the folder it is in."""
+
+
+@pytest.fixture(scope="module")
+def ruled(
+    cluster: EmbeddedServer, administrator: Administrator, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    policy = tmp_path_factory.mktemp("rules") / "policy.json"
+    policy.write_text(json.dumps({"version": 1, "rules": RULES}))
+    folder = tmp_path_factory.mktemp("ruled")
+    with for_a_module(cluster, administrator, template, folder, worker=True, policy=policy) as api:
+        yield api
+
+
+@pytest.fixture
+def operated(ruled: Api) -> Iterator[Api]:
+    """A server with rules and keys; its client is an operator who may approve, too."""
+    key = give(ruled, Role.OPERATOR, Role.APPROVER)
+    ruled.client.headers.update(key)
+    yield ruled.elsewhere()
+    for name in key:
+        ruled.client.headers.pop(name)

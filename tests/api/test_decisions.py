@@ -209,3 +209,28 @@ def test_answering_while_nobody_works_is_kept_for_the_next_worker(alone: Api) ->
     assert alone.get(path)["steps"][0]["status"] == "approved"
     alone.do(worker.start())
     alone.until(path, lambda run: run["status"] == "completed")
+
+
+def test_an_edit_is_recorded_and_asked_about_anew_and_whoever_comes_late_sees_what_stands(working: Api) -> None:
+    path, step = working.asking()
+    body = {"action_hash": step["approval"]["action_hash"], "input": {"path": "a.txt", "content": "edited\n"}}
+    assert working.decide(path, step, "edit", body).status_code == 401
+    edited = working.decide(
+        path, step, "edit", body | {"reason": "better"}, **working.secret, Idempotency_Key=working.key
+    )
+    assert edited.status_code == 200, edited.text
+    again = working.decide(
+        path, step, "edit", body | {"reason": "better"}, **working.secret, Idempotency_Key=working.key
+    )
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (200, "true")
+    run = working.until(path, lambda run: run["steps"][0]["approval"]["revision"] == 2)
+    late = working.decide(path, step, "approve", {"action_hash": body["action_hash"]}, **working.secret)
+    assert (late.status_code, late.json()["type"].rpartition(":")[2]) == (409, "stale_approval")
+    approval = working.get(f"{path}/steps/{step['id']}")["approval"]
+    assert late.json()["details"]["action_hash"] == approval["action_hash"]
+    assert "+edited" in approval["rendering"]["diff"]
+    inbox = working.get("/v1/approvals", status="edited")["items"]
+    (decision,) = [one["decision"] for one in inbox if one["run_id"] == run["id"]]
+    assert (decision["verdict"], decision["actor"]["id"], decision["reason"]) == ("edited", "local", "better")
+    faulty = working.decide(path, step, "edit", {**body, "input": {"path": 1, "content": ""}}, **working.secret)
+    assert (faulty.status_code, faulty.json()["errors"][0]["field"]) == (422, "input.path")

@@ -114,3 +114,30 @@ def test_a_call_of_unknown_cost_makes_the_total_unknown_and_not_zero(working: Ap
     run = working.get(path)
     assert (run["total_cost_usd"], run["unknown_cost_calls"]) == (None, 1)
     assert run["steps"][1]["cost_usd"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"group_by": "planet"}, "group_by"),
+        ({"group_by": "label"}, "label"),
+        ({"label": "team"}, "label"),
+        ({"only": "team"}, "only"),
+        ({"only": ["a=1", "a=2"]}, "only"),
+        ({"since": "yesterday"}, "since"),
+        ({"other": "1"}, "other"),
+    ],
+)
+def test_a_query_of_costs_that_makes_no_sense_is_refused_by_name(quiet: Api, query: dict[str, Any], field: str) -> None:
+    response = quiet.client.get("/v1/costs", params=query)
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+def test_costs_are_summed_over_runs(working: Api) -> None:
+    completed(working, [READ, ANALYZE])
+    found = working.get("/v1/costs", group_by="MODEL")
+    assert found["group_by"] == "model"
+    (model,) = found["items"]
+    assert model["name"] == "offline-extractive-v1"
+    assert model["runs"] >= 1

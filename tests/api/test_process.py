@@ -41,11 +41,12 @@ def test_a_worker_takes_up_what_is_due(alone: Api) -> None:
 
 def test_health_tells_every_part(alone: Api) -> None:
     health = alone.get("/health")
-    assert set(health) == {"status", "version", "database", "sandbox", "router", "worker"}
+    assert set(health) == {"status", "version", "database", "sandbox", "router", "worker", "policy"}
     assert set(health["sandbox"]) >= {"level", "canaries", "degraded"}
     assert health["database"]["ok"] is True
     assert health["router"]["status"] == "offline"
     assert health["worker"]["running"] is True
+    assert health["policy"] == {"version": "builtin-1", "source": "builtin", "error": None}
     assert health["status"] == ("degraded" if health["sandbox"]["degraded"] else "ok")
 
 

@@ -125,6 +125,8 @@ def test_the_diff_of_a_step_and_of_its_run(working: Api) -> None:
         "step_id": None,
         "applied": True,
         "files": [],
+        "renames": [],
+        "cannot_undo": [],
         "diff": "",
     }
     body = {"action_hash": step["approval"]["action_hash"]}

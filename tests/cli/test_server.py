@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,7 +39,7 @@ def served(cli: Cli) -> Iterator[Cli]:
     """A client of a server: it has the server's URL and state folder, and no database."""
     with running(cli.start("serve", "--port", "0"), "worker") as said:
         url = said[0].rpartition(" ")[2]
-        assert said[1].split() == ["docs", f"{url}/docs"]
+        assert [line.split() for line in said[1:3]] == [["console", f"{url}/console"], ["docs", f"{url}/docs"]]
         yield cli.having(STEPGATE_URL=url, DATABASE_URL=None)
 
 
@@ -83,6 +84,26 @@ def test_a_configured_key_takes_the_place_of_the_local_secret(cli: Cli) -> None:
         assert client("run", client.plan(WRITE), "--yes").code == 0
 
 
+def test_a_decision_that_was_answered_outlives_the_server_that_is_killed_then(cli: Cli) -> None:
+    run_id = cli("run", cli.plan(WRITE), "--json").json["run_id"]
+    step = cli("show", run_id, "--json").json["steps"][0]
+    process = cli.start("serve", "--port", "0", "--no-worker")
+    try:
+        assert process.stdout is not None
+        url = next(line for line in process.stdout if "http://" in line).split()[-1]
+        secret = (cli.state_dir / "local-secret").read_text().strip()
+        with httpx2.Client(headers={"Authorization": f"Bearer {secret}"}) as http:
+            body = {"action_hash": step["approval"]["action_hash"], "reason": "before the end"}
+            answer = http.post(f"{url}/v1/agent-runs/{run_id}/steps/{step['id']}/approve", json=body)
+            process.kill()
+        assert answer.status_code == 200, answer.text
+        given = answer.json()["approval"]["decision"]
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert cli("show", run_id, "--json").json["steps"][0]["approval"]["decision"] == given
+
+
 def test_a_worker_alone_takes_up_what_was_recorded(cli: Cli) -> None:
     (cli.cwd / "note.txt").write_text("x")
     with running(cli.start("serve", "--port", "0", "--no-worker"), "worker") as said:
@@ -124,3 +145,29 @@ def test_the_app_can_be_served_by_uvicorn_itself(cli: Cli) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def test_rules_of_other_processes_and_files_bind_a_running_server_at_once_on_sighup(cli: Cli) -> None:
+    process = cli.having(STEPGATE_WORKER_CHECK_INTERVAL="3600").start("serve", "--port", "0")
+    with running(process, "sandbox") as said:
+        url = said[0].rpartition(" ")[2]
+        there = cli.having(STEPGATE_URL=url, DATABASE_URL=None)
+        run_id = there("run", there.plan(WRITE), "--json").json["run_id"]
+        asked = httpx2.get(f"{url}/v1/agent-runs/{run_id}").json()["steps"][0]["approval"]["action_hash"]
+
+        def until_source(source: str) -> None:
+            process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 30
+            while httpx2.get(f"{url}/health").json()["policy"]["source"] != source:
+                assert time.monotonic() < deadline
+
+        rules = "version: 1\nrules: [{name: no-edits, match: {executor: edit_file}, verdict: deny}]\n"
+        (cli.cwd / "rules.yaml").write_text(rules.replace("deny", "ask"))
+        assert cli("policy", "apply", "rules.yaml").code == 0
+        until_source("api")
+        (cli.state_dir / "stepgate.policy.yaml").write_text(rules)
+        until_source("file")
+        assert there("approve", run_id, "write", "--hash", asked).code == 1
+        step = httpx2.get(f"{url}/v1/agent-runs/{run_id}").json()["steps"][0]
+        assert (step["error"]["code"], "no-edits" in step["error"]["message"]) == ("denied", True)
+        assert not (cli.cwd / "note.txt").exists()

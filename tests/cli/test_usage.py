@@ -7,7 +7,7 @@ from tests.cli.conftest import READ, Cli
 
 COMMANDS = (
     *("demo", "run", "show", "runs", "approve", "reject", "skip", "cancel", "undo", "verify", "cost", "diff"),
-    *("serve", "worker", "migrate", "settings"),
+    *("serve", "worker", "migrate", "settings", "doctor"),
 )
 
 

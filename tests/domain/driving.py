@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 
 from stepgate.domain import commands as c
+from stepgate.domain.expiry import next_look
+from stepgate.domain.quorum import Authority
 from stepgate.domain.state import ApprovalStatus, Effect, RunState, StepState
 from stepgate.domain.states import DRAINING, StepStatus
 from stepgate.domain.wake import next_wake, startable
@@ -10,6 +12,7 @@ from tests.domain.invariants import waits_for
 from tests.domain.runs import CHANGE, OUTPUT, PERSON, WORKER, Run, question, spec
 
 MOVES_PER_STEP = 12
+MOST_PLANNED = 14
 
 
 Present = Callable[[StepState], str]
@@ -47,24 +50,22 @@ def next_command(run: Run, present: Present = unmoved) -> c.Command | None:
             case StepStatus.RUNNING if state.drain == "kill":
                 return c.Interrupt(WORKER, step.id)
             case StepStatus.RUNNING:
-                return finish(step)
+                return finish(run, step)
             case StepStatus.PREPARING if state.phase in DRAINING:
                 return c.Interrupt(WORKER, step.id)
             case StepStatus.PREPARING:
                 return take_up(run, step, present)
             case _:
                 pass
-    if any(question_over(step, run.now) for step in steps):
+    if any(question_due(step, run.now) for step in steps):
         return c.Expire(WORKER)
     ready = [step for step in steps if startable(state, step, run.now)]
     return take_up(run, ready[0], present) if ready else None
 
 
-def question_over(step: StepState, now: int) -> bool:
-    asked = step.approval
-    if asked is None or asked.status is not ApprovalStatus.OPEN:
-        return False
-    return asked.expires_at is not None and asked.expires_at <= now
+def question_due(step: StepState, now: int) -> bool:
+    asked = None if step.approval is None else next_look(step.approval)
+    return asked is not None and asked <= now
 
 
 def take_up(run: Run, step: StepState, present: Present) -> c.Command:
@@ -74,14 +75,18 @@ def take_up(run: Run, step: StepState, present: Present) -> c.Command:
         return c.Ask(WORKER, step.id, question(present(step), number=run.questions))
     if step.spec.effect is Effect.ONCE or step.status is StepStatus.PREPARING:
         return c.Begin(WORKER, step.id, None if approval is None else approval.action_hash)
-    return finish(step)
+    return finish(run, step)
 
 
-def finish(step: StepState) -> c.Command:
+def finish(run: Run, step: StepState) -> c.Command:
+    """A step that plans adds another one, as long as there are few."""
     hash_ = None if step.approval is None else step.approval.action_hash
     if step.spec.effect is Effect.WORKSPACE:
         return c.Compute(WORKER, step.id, CHANGE, hash_)
-    return c.Complete(WORKER, step.id, OUTPUT, hash_)
+    number = len(run.state.steps) + 1
+    plans = step.spec.type == "plan" and number <= MOST_PLANNED
+    steps = (spec(number, needs=[step.spec.number]),) if plans else ()
+    return c.Complete(WORKER, step.id, OUTPUT, hash_, steps)
 
 
 def answer(run: Run) -> None:
@@ -97,7 +102,8 @@ def answer(run: Run) -> None:
         case "approval":
             step = first(s for s in state.steps.values() if s.approval and s.approval.status is ApprovalStatus.OPEN)
             assert step.approval is not None
-            run.do(c.Approve(PERSON, step.id, step.approval.action_hash))
+            another = PERSON._replace(id=f"person-{len(step.approval.voices)}")
+            run.do(c.Approve(another, step.id, step.approval.action_hash, None, Authority(("admin",))))
         case "review":
             run.do(c.Skip(PERSON, first(state.steps[step_id] for step_id in state.review).id))
         case other:

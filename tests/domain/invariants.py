@@ -8,7 +8,17 @@ from stepgate.domain.evolve import fold
 from stepgate.domain.ids import StepId
 from stepgate.domain.journal import Head, parse, require, seal, verify
 from stepgate.domain.state import UNDO, ApprovalStatus, Effect, Gate, RunState, StepState, satisfies
-from stepgate.domain.states import CLOSED, DRAINING, FINISHED, IN_FLIGHT, STARTABLE, EventType, RunStatus, StepStatus
+from stepgate.domain.states import (
+    ACTIVE,
+    CLOSED,
+    DRAINING,
+    FINISHED,
+    IN_FLIGHT,
+    STARTABLE,
+    EventType,
+    RunStatus,
+    StepStatus,
+)
 from stepgate.domain.wake import next_wake
 
 
@@ -48,7 +58,9 @@ def check_lists(state: RunState, steps: Mapping[StepId, StepState]) -> None:
             timers[step.id] = step.retry_at
         question = step.approval
         if question is not None and question.status is ApprovalStatus.OPEN and question.expires_at is not None:
-            timers[step.id] = question.expires_at
+            span = question.expires_at - question.requested_at
+            left = [percent for percent in (50, 90, 100) if percent > question.reminded]
+            timers[step.id] = question.requested_at + span * left[0] // 100
     assert list(state.timers) == sorted((at, step_id) for step_id, at in timers.items())
     assert set(state.retrying) == {s.id for s in steps.values() if s.retry_at is not None}
     assert state.next_timer == min(timers.values(), default=None)
@@ -108,14 +120,21 @@ def check_phase(state: RunState, steps: Mapping[StepId, StepState]) -> None:
         assert all(s.status in CLOSED for s in planned)
     elif state.phase in (RunStatus.CANCELLING, RunStatus.FAILING):
         assert all(s.status in (*CLOSED, *IN_FLIGHT, StepStatus.NEEDS_REVIEW) for s in planned)
-    elif state.phase in (RunStatus.QUEUED, RunStatus.RUNNING):
+    elif state.phase in ACTIVE:
         assert state.open > 0, "a run whose steps have all ended has ended"
         assert not state.review, "a run with a step under review stands still"
     if state.phase is RunStatus.COMPLETED:
-        assert all(satisfies(s) for s in planned)
+        assert all(satisfies(s) or is_replaced(s) for s in planned)
     if state.phase in (RunStatus.CREATED, RunStatus.PLANNED):
-        assert all(s.status in (StepStatus.PENDING, StepStatus.SKIPPED) for s in planned)
+        waiting = (s for s in planned if s.spec.type != "plan")  # what wrote the others has ended
+        assert all(s.status in (StepStatus.PENDING, StepStatus.SKIPPED) for s in waiting)
         assert state.allowance is None
+
+
+def is_replaced(step: StepState) -> bool:
+    """Whether a later revision of the plan took its place."""
+    asked = step.approval is not None and step.approval.then == "replan"
+    return step.reason == "replanned" or (asked and step.status is StepStatus.REJECTED)
 
 
 def waits_for(state: RunState) -> str | None:
@@ -153,12 +172,13 @@ def check_rows(state: RunState) -> None:
         assert projection.step_row(run_id, step).status == step.status.value
         for approval in step.approvals:
             request = projection.request_row(run_id, step, approval)
-            decision = projection.decision_row(run_id, approval)
+            answers = projection.decision_rows(run_id, approval)
+            standing = [row for row in answers if row.settles]
             assert request.revision == approval.revision
-            if decision is None:
-                assert approval.status not in (ApprovalStatus.APPROVED, ApprovalStatus.REJECTED)
-            else:
-                assert decision.action_hash == approval.action_hash
+            assert {row.action_hash for row in answers} <= {approval.action_hash}
+            assert len(standing) <= 1
+            if approval.status in (ApprovalStatus.APPROVED, ApprovalStatus.REJECTED):
+                assert [row.verdict for row in standing] == [approval.status.value]
 
 
 def check_history(state: RunState, events: Sequence[Event]) -> None:
@@ -178,6 +198,7 @@ def check_gates(state: RunState, events: Sequence[Event]) -> None:
     standing: dict[StepId, str] = {}
     asked: set[StepId] = set()
     spent: set[StepId] = set()
+    needed, said = dict[StepId, int](), dict[StepId, set[str]]()
     for event in events:
         if event.step_id is None:
             continue
@@ -187,7 +208,13 @@ def check_gates(state: RunState, events: Sequence[Event]) -> None:
             case EventType.APPROVAL_REQUESTED:
                 asked.add(step_id)
                 standing.pop(step_id, None)
+                needed[step_id], said[step_id] = event.data["required"], set()
+            case EventType.APPROVAL_COUNTED:
+                assert event.actor.id not in said[step_id], "nobody counts twice"
+                said[step_id].add(event.actor.id)
+                assert len(said[step_id]) < needed[step_id]
             case EventType.APPROVAL_APPROVED:
+                assert len({*said[step_id], event.actor.id}) == needed[step_id], "as many persons as it takes"
                 standing[step_id] = event.data["action_hash"]
                 spent.discard(step_id)
             case EventType.APPROVAL_REJECTED | EventType.APPROVAL_EXPIRED:

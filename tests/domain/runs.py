@@ -11,6 +11,7 @@ from stepgate.domain.decide import decide
 from stepgate.domain.errors import StepgateError
 from stepgate.domain.events import Event
 from stepgate.domain.ids import RequestId, RunId, StepId
+from stepgate.domain.quorum import ANYBODY, OWN, Authority, Quorum
 from stepgate.domain.state import (
     UNDO,
     Actor,
@@ -92,11 +93,17 @@ def info(goal: str = "make the tests pass") -> RunInfo:
         requester=PERSON,
         limits={},
         created_at=0,
+        tenant="default",
     )
 
 
 def question(
-    action_hash: str = HASH, *, number: int = 1, expires_at: int | None = None, on_expiry: str = "reject"
+    action_hash: str = HASH,
+    *,
+    number: int = 1,
+    expires_at: int | None = None,
+    on_expiry: str = "reject",
+    required: Quorum = ANYBODY,
 ) -> Approval:
     return Approval(
         request_id=RequestId(uuid(3, number)),
@@ -104,7 +111,7 @@ def question(
         action_hash=action_hash,
         risk="medium",
         rendering_sha256=DIGEST,
-        required=1,
+        required=required,
         expires_at=expires_at,
         on_expiry=on_expiry,
         policy_version="builtin-1",
@@ -175,11 +182,18 @@ class Run:
     def add(self, *specs: StepSpec) -> tuple[Event, ...]:
         return self.do(c.AddSteps(PERSON, specs))
 
-    def approve(self, number: int, action_hash: str | None = HASH) -> tuple[Event, ...]:
-        return self.do(c.Approve(PERSON, self.id(number), action_hash))
+    def approve(
+        self, number: int, action_hash: str | None = HASH, *, by: Actor = PERSON, authority: Authority = OWN
+    ) -> tuple[Event, ...]:
+        return self.do(c.Approve(by, self.id(number), action_hash, None, authority))
 
     def reject(self, number: int, action_hash: str | None = HASH, then: str = "abort") -> tuple[Event, ...]:
         return self.do(c.Reject(PERSON, self.id(number), action_hash, "no", then))
+
+    def edit(
+        self, number: int, action_hash: str = HASH, *, by: Actor = PERSON, digest: str = "e" * 64
+    ) -> tuple[Event, ...]:
+        return self.do(c.Edit(by, self.id(number), action_hash, digest, 7))
 
     def skip(self, number: int) -> tuple[Event, ...]:
         return self.do(c.Skip(PERSON, self.id(number)))
@@ -193,10 +207,18 @@ class Run:
         return self.do(c.Prepare(WORKER, self.id(number)))
 
     def ask(
-        self, number: int, action_hash: str = HASH, *, expires_at: int | None = None, on_expiry: str = "reject"
+        self,
+        number: int,
+        action_hash: str = HASH,
+        *,
+        expires_at: int | None = None,
+        on_expiry: str = "reject",
+        required: Quorum = ANYBODY,
     ) -> tuple[Event, ...]:
         self.questions += 1
-        approval = question(action_hash, number=self.questions, expires_at=expires_at, on_expiry=on_expiry)
+        approval = question(
+            action_hash, number=self.questions, expires_at=expires_at, on_expiry=on_expiry, required=required
+        )
         return self.do(c.Ask(WORKER, self.id(number), approval))
 
     def begin(self, number: int, action_hash: str | None = None) -> tuple[Event, ...]:
@@ -244,10 +266,18 @@ class Run:
         return self.do(c.SettleModel(WORKER, self.id(number), call_id, "ok", model, cost, source, tokens, latency_ms=3))
 
 
-def planned(*specs: StepSpec) -> Run:
+def planned(*specs: StepSpec, limits: Mapping[str, Any] | None = None) -> Run:
     """A run with these steps that nobody has started."""
-    decision = decide(None, c.Create(PERSON, info(), specs), SECOND)
+    decision = decide(None, c.Create(PERSON, info()._replace(limits=limits or {}), specs), SECOND)
     return Run(decision.state, list(decision.events))
+
+
+def planning(*, only_next: bool = False, **more: Any) -> Run:
+    """A run with only a goal whose step 1 writes its plan."""
+    run = planned()
+    run.do(c.Plan(PERSON, spec(1, type_="plan", **more)))
+    run.do(c.Execute(PERSON) if only_next else c.Start(PERSON))
+    return run
 
 
 def started(*specs: StepSpec) -> Run:

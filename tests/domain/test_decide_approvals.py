@@ -5,8 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from stepgate.domain import commands as c
-from stepgate.domain.errors import AlreadyDecided, Conflict, Expired, IllegalTransition, StaleApproval
-from stepgate.domain.state import ApprovalStatus, Effect
+from stepgate.domain.errors import AlreadyDecided, Conflict, Expired, Forbidden, IllegalTransition, StaleApproval
+from stepgate.domain.identity import LOCAL_ID
+from stepgate.domain.quorum import Quorum
+from stepgate.domain.state import POLICY, ApprovalStatus, Effect
 from stepgate.domain.wake import next_wake
 from tests.domain.driving import to_the_end
 from tests.domain.runs import (
@@ -382,18 +384,22 @@ def test_a_decision_just_before_the_time_is_over_counts() -> None:
 
 def test_the_run_wakes_for_the_expiry_of_its_question() -> None:
     run = asked(expires_at=5 * SECOND)
-    assert next_wake(run.state) == 5 * SECOND
+    for wake in (3 * SECOND, 4_600_000, 5 * SECOND):
+        assert next_wake(run.state) == wake
+        run.now = wake
+        run.expire()
+    assert run.state.status == "cancelled"
 
 
 def test_an_answer_to_a_later_question_leaves_the_timer_of_an_earlier_one() -> None:
     run = started(*(gated(number, needs=()) for number in (1, 2, 3)))
     for number, seconds in ((1, 7), (2, 5), (3, 9)):
         run.ask(number, f"{number:064x}", expires_at=seconds * SECOND)
-    assert next_wake(run.state) == 5 * SECOND
+    assert next_wake(run.state) == 3 * SECOND
     run.approve(3, f"{3:064x}")
-    assert run.state.next_timer == 5 * SECOND
+    assert run.state.next_timer == 3 * SECOND
     run.approve(2, f"{2:064x}")
-    assert run.state.next_timer == 7 * SECOND
+    assert run.state.next_timer == 4 * SECOND
     run.approve(1, f"{1:064x}")
     assert run.state.next_timer is None
 
@@ -541,3 +547,167 @@ def test_an_approval_serves_at_most_one_start_of_a_step_that_runs_once(lose: Cal
     run.ask(1)
     run.approve(1)
     run.begin(1, HASH)
+
+
+def grant(run: Run, action_hash: str = HASH, number: int = 7) -> list[str]:
+    return types(run.do(c.Grant(PERSON, run.id(1), question(action_hash, number=number))))
+
+
+def test_what_a_rule_allows_is_asked_and_answered_in_one_decision() -> None:
+    run = started(gated(1))
+    assert grant(run) == ["run.started", "approval.requested", "approval.approved"]
+    approval = run.step(1).approval
+    assert approval is not None
+    assert (approval.status, approval.decided_by, approval.action_hash) == (ApprovalStatus.APPROVED, POLICY, HASH)
+    assert isinstance(refusal(run, c.Begin(PERSON, run.id(1), OTHER_HASH)), StaleApproval)
+    run.begin(1, HASH)
+
+
+def test_what_a_rule_allows_does_not_answer_a_question_that_a_person_was_asked() -> None:
+    run = asked()
+    assert grant(run, HASH) == []
+    assert run.status(1) == "awaiting_approval"
+    run.reject(1)
+    assert grant(run) == []
+    assert run.status(1) == "rejected"
+
+
+def test_what_a_rule_allows_starts_nothing_in_a_run_that_stands_still() -> None:
+    run = started(gated(1))
+    run.do(c.Pause(PERSON))
+    assert grant(run) == []
+    assert run.status(1) == "pending"
+
+
+def test_a_rule_that_allows_another_action_voids_what_was_approved() -> None:
+    run = asked()
+    run.approve(1)
+    assert grant(run, OTHER_HASH) == ["approval.requested", "approval.approved"]
+    assert run.step(1).approvals[0].status is ApprovalStatus.SUPERSEDED
+    assert isinstance(refusal(run, c.Begin(PERSON, run.id(1), HASH)), StaleApproval)
+
+
+def test_what_was_computed_is_parked_without_using_up_an_attempt() -> None:
+    run = started(gated(1, effect=Effect.WORKSPACE))
+    run.ask(1)
+    run.approve(1)
+    run.begin(1, HASH)
+    events = run.do(c.Ask(PERSON, run.id(1), question(OTHER_HASH, number=9), "parked"))
+    assert [(event.type.value, event.data.get("reason")) for event in events] == [
+        ("step.retried", "parked"),
+        ("approval.requested", None),
+    ]
+    step = run.step(1)
+    assert (step.status, step.attempt, step.approvals[0].status) == ("awaiting_approval", 0, ApprovalStatus.SUPERSEDED)
+    assert isinstance(refusal(run, c.Compute(PERSON, run.id(1), CHANGE, HASH)), IllegalTransition)
+    run.approve(1, OTHER_HASH)
+    run.compute(1, OTHER_HASH)
+    assert (run.step(1).status, run.step(1).attempt) == ("computed", 1)
+
+
+def test_nothing_is_parked_in_a_run_that_is_ending() -> None:
+    run = started(gated(1, effect=Effect.WORKSPACE))
+    run.ask(1)
+    run.approve(1)
+    run.begin(1, HASH)
+    run.do(c.Cancel(PERSON))
+    run.do(c.Ask(PERSON, run.id(1), question(OTHER_HASH, number=9), "parked"))
+    assert (run.status(1), run.state.status) == ("cancelled", "cancelled")
+
+
+# Edit
+
+
+def test_an_edit_voids_the_question_and_every_answer_and_has_the_step_prepared_anew() -> None:
+    run = started(gated(1), spec(2))
+    run.ask(1, required=Quorum(2))
+    run.approve(1, by=PERSON._replace(id="bob"))
+    (event,) = run.edit(1)
+    assert (event.type, event.data["input_sha256"], event.data["input_size"]) == ("approval.edited", "e" * 64, 7)
+    step = run.step(1)
+    assert (run.status(1), step.authorised, step.spec.input_sha256, step.editor) == ("pending", False, "e" * 64, PERSON)
+    assert run.id(1) in run.state.ready
+    for action in (run.begin, run.complete):
+        with pytest.raises(IllegalTransition):
+            action(1, HASH)
+    run.ask(1, OTHER_HASH)
+    assert [one.status for one in run.step(1).approvals] == [ApprovalStatus.EDITED, ApprovalStatus.OPEN]
+    assert run.step(1).approvals[-1].voices == ()
+    run.approve(1, OTHER_HASH)
+    run.begin(1, OTHER_HASH)
+
+
+def test_the_same_edit_again_is_no_new_fact_and_another_meets_the_standing_one() -> None:
+    run = asked()
+    run.edit(1)
+    assert run.edit(1) == ()
+    other = c.Edit(PERSON, run.id(1), HASH, "f" * 64, 7)
+    for late in (other, c.Approve(PERSON, run.id(1), HASH), c.Reject(PERSON, run.id(1), HASH)):
+        with pytest.raises(AlreadyDecided) as caught:
+            run.do(late)
+        assert (caught.value.details["verdict"], caught.value.details["decided_by"]) == ("edited", "ada")
+    run.ask(1, OTHER_HASH)
+    with pytest.raises(StaleApproval):
+        run.edit(1)
+
+
+def test_an_edit_comes_too_late_for_what_is_decided_or_expired() -> None:
+    approved, rejected, late = asked(), asked(), asked(expires_at=5 * SECOND)
+    approved.approve(1)
+    rejected.reject(1, then="skip")
+    for run in (approved, rejected):
+        with pytest.raises(AlreadyDecided):
+            run.edit(1)
+    late.now = 5 * SECOND
+    with pytest.raises(Expired):
+        late.edit(1)
+
+
+def test_an_agent_edits_nothing() -> None:
+    with pytest.raises(Forbidden):
+        asked().edit(1, by=PERSON._replace(kind="agent"))
+
+
+def test_an_edit_in_a_paused_run_is_taken_up_when_it_goes_on() -> None:
+    run = asked(expires_at=5 * SECOND)
+    run.pause()
+    run.edit(1)
+    assert (next_wake(run.state), run.state.next_timer) == (None, None)
+    run.resume()
+    assert run.id(1) in run.state.ready
+
+
+def test_who_edited_an_action_counts_as_its_requester_where_that_one_may_not_approve() -> None:
+    run = started(gated(1))
+    run.ask(1, required=Quorum(exclude_requester=True))
+    bob, cyd = PERSON._replace(id="bob"), PERSON._replace(id="cyd")
+    run.edit(1, by=bob)
+    run.ask(1, OTHER_HASH, required=Quorum(exclude_requester=True))
+    for person, code in ((PERSON, "requester_excluded"), (bob, "editor_excluded")):
+        with pytest.raises(Forbidden) as caught:
+            run.approve(1, OTHER_HASH, by=person)
+        assert caught.value.reason_code == code
+    run.approve(1, OTHER_HASH, by=cyd)
+    assert run.status(1) == "approved"
+    other = started(gated(1))
+    other.ask(1, required=Quorum(exclude_requester=True))
+    with pytest.raises(Forbidden) as caught:
+        other.edit(1, by=PERSON._replace(id=LOCAL_ID))
+    assert caught.value.reason_code == "person_required"
+    free = asked()
+    free.edit(1, by=bob)
+    free.ask(1, OTHER_HASH)
+    free.approve(1, OTHER_HASH, by=bob)
+    assert free.status(1) == "approved"
+
+
+def test_a_fork_does_not_go_on_in_a_copy_that_nobody_brought_to_where_the_workspace_was() -> None:
+    run = started(gated(1, type_="fork"), spec(2))
+    run.ask(1)
+    with pytest.raises(IllegalTransition):
+        run.reject(1, then="skip")
+    with pytest.raises(IllegalTransition) as caught:
+        run.skip(1)
+    assert (caught.value.field, caught.value.fix) == ("step_id", "cancel the fork, or skip other steps")
+    run.skip(2)
+    run.cancel()

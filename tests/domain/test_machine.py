@@ -1,6 +1,7 @@
 """Any interleaving of what people and workers may say keeps every promise about a run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from random import Random
 
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stepgate.domain import commands as c
+from stepgate.domain.budget import FREE, Alert, Charge
 from stepgate.domain.decide import decide
 from stepgate.domain.errors import Conflict, Expired, NotFound
 from stepgate.domain.events import Event
 from stepgate.domain.evolve import fold
 from stepgate.domain.ids import StepId
-from stepgate.domain.state import UNDO, ApprovalStatus, Effect, Gate, RunState, StepSpec, StepState
-from stepgate.domain.states import CLOSED, FINISHED, IN_FLIGHT, EventType, RunStatus, StepStatus
+from stepgate.domain.quorum import Quorum
+from stepgate.domain.state import POLICY, UNDO, ApprovalStatus, Effect, Gate, RunState, StepSpec, StepState
+from stepgate.domain.states import ACTIVE, CLOSED, FINISHED, IN_FLIGHT, EventType, RunStatus, StepStatus
 from stepgate.domain.wake import MAY_START, next_wake, startable
 from tests.domain import driving, invariants
 from tests.domain.runs import CHANGE, NO_TOKENS, OUTPUT, PERSON, WORKER, fault, planned, question, spec, undo_spec
@@ -58,11 +61,19 @@ class OneRun(RuleBasedStateMachine):
         self.calls = 0
         self.open_calls: list[tuple[StepState, str]] = []
 
-    @initialize(plan=plans(), mode=st.sampled_from(["start", "execute", None]))
-    def create(self, plan: tuple[StepSpec, ...], mode: str | None) -> None:
-        self.run = planned(*plan)
-        if plan and mode is not None:
-            self.attempt(c.Start(PERSON) if mode == "start" else c.Execute(PERSON))
+    @initialize(
+        plan=plans(),
+        mode=st.sampled_from(["start", "execute", "plan", "plan next", None]),
+        limits=st.sampled_from([{}, {"tokens": 25}]),
+    )
+    def create(self, plan: tuple[StepSpec, ...], mode: str | None, limits: dict[str, int]) -> None:
+        planning = mode is not None and mode.startswith("plan")
+        self.run = planned(limits=limits) if planning else planned(*plan, limits=limits)
+        if planning:
+            gate = Gate.ASK if plan and plan[0].gate is Gate.ASK else Gate.ALLOW
+            assert self.attempt(c.Plan(PERSON, spec(1, type_="plan", gate=gate)))
+        if planning or (plan and mode is not None):
+            self.attempt(c.Start(PERSON) if mode in ("start", "plan") else c.Execute(PERSON))
 
     # The promise about every single decision
 
@@ -210,28 +221,52 @@ class OneRun(RuleBasedStateMachine):
         assert not (stale and accepted)
 
     @precondition(lambda self: self.run.state.asking)
-    @rule(pick=picks, off=seldom, implied=seldom)
-    def approve(self, pick: int, off: bool, implied: bool) -> None:
+    @rule(pick=picks, off=seldom, implied=seldom, who=st.sampled_from(["ada", "bob"]))
+    def approve(self, pick: int, off: bool, implied: bool, who: str = "ada") -> None:
         step = self.pick(pick, is_asking)
         assert step is not None
         assert step.approval is not None
         shown = step.approval.action_hash
         hash_ = None if implied else self.action(step, off=True) if off else shown
-        if self.attempt(c.Approve(PERSON, step.id, hash_)):
+        person = PERSON._replace(id=who)
+        if events := self.attempt(c.Approve(person, step.id, hash_)):
             assert step.approval.status is ApprovalStatus.OPEN
             assert hash_ == shown or (hash_ is None and step.approval.revision == 1)
-            assert self.attempt(c.Approve(PERSON, step.id, shown)) == ()
-            assert self.attempt(c.Reject(PERSON, step.id, shown)) is None
+            assert self.attempt(c.Approve(person, step.id, shown)) == ()
+            settled = events[0].type is EventType.APPROVAL_APPROVED
+            assert settled == (len(step.approval.voices) + 1 == step.approval.required.persons)
+            assert not settled or self.attempt(c.Reject(PERSON, step.id, shown)) is None
 
     approve_more = approve
 
     @precondition(lambda self: self.run.state.asking)
-    @rule(pick=picks, seldom=seldom, then=st.sampled_from(["skip", "skip", "abort"]))
+    @rule(pick=picks, off=seldom, seldom=seldom)
+    def edit(self, pick: int, off: bool, seldom: bool) -> None:
+        step = self.pick(pick, is_asking)
+        assert step is not None
+        assert step.approval is not None
+        if not seldom:
+            return
+        shown = step.approval.action_hash
+        hash_ = (self.action(step, off=True) or shown) if off else shown
+        if self.attempt(c.Edit(PERSON, step.id, hash_, f"{pick:064x}", pick)):
+            assert hash_ == shown
+            edited = self.run.state.steps[step.id]
+            assert (edited.spec.input_sha256, edited.authorised) == (f"{pick:064x}", False)
+            assert self.attempt(c.Edit(PERSON, step.id, shown, f"{pick:064x}", pick)) == ()
+            assert self.attempt(c.Approve(PERSON, step.id, shown)) is None
+
+    @precondition(lambda self: self.run.state.asking)
+    @rule(pick=picks, seldom=seldom, then=st.sampled_from(["skip", "skip", "abort", "replan"]))
     def reject(self, pick: int, seldom: bool, then: str) -> None:
         step = self.pick(pick, is_asking)
         assert step is not None
         assert step.approval is not None
-        if seldom and self.attempt(c.Reject(PERSON, step.id, step.approval.action_hash, "no", then)):
+        said = c.Reject(PERSON, step.id, step.approval.action_hash, "no", then)
+        if then == "replan":
+            planner = spec(len(self.run.state.steps) + 1, needs=(), type_="plan")
+            said = replace(said, planner=planner, most_replans=3)
+        if seldom and self.attempt(said):
             assert self.run.state.steps[step.id].status is StepStatus.REJECTED
             assert self.attempt(c.Approve(PERSON, step.id, step.approval.action_hash)) is None
 
@@ -283,20 +318,43 @@ class OneRun(RuleBasedStateMachine):
         unneeded=seldom,
         expires=st.sampled_from([None, 1, 5_000_000]),
         on_expiry=st.sampled_from(["reject", "pause"]),
+        count=st.integers(1, 2),
     )
-    def ask(self, pick: int, unneeded: bool, expires: int | None, on_expiry: str) -> None:
+    def ask(self, pick: int, unneeded: bool, expires: int | None, on_expiry: str, count: int = 1) -> None:
         step = self.pick(
             pick, lambda s: (self.may_start(s) or s.status is StepStatus.PREPARING) and (unneeded or not s.authorised)
         )
         if step is not None:
-            self.ask_about(step, expires, on_expiry)
+            self.ask_about(step, expires, on_expiry, count)
 
     ask_more = ask
 
-    def ask_about(self, step: StepState, expires: int | None = None, on_expiry: str = "reject") -> None:
+    @precondition(lambda self: self.run.state.ready or self.run.state.in_flight)
+    @rule(pick=picks, seldom=seldom)
+    def grant(self, pick: int, seldom: bool) -> None:
+        """A rule allows what would otherwise be asked."""
+        step = self.pick(pick, lambda s: (self.may_start(s) or s.status is StepStatus.PREPARING) and not s.authorised)
+        if step is None or not seldom:
+            return
+        self.run.questions += 1
+        granted = self.attempt(c.Grant(WORKER, step.id, question(self.present(step), number=self.run.questions)))
+        after = self.run.state.steps[step.id]
+        if granted and after.status not in CLOSED:
+            assert after.status is StepStatus.APPROVED
+            assert after.approval is not None
+            assert after.approval.decided_by == POLICY
+            assert after.approval.action_hash == self.present(step)
+
+    def ask_about(self, step: StepState, expires: int | None = None, on_expiry: str = "reject", count: int = 1) -> None:
         self.run.questions += 1
         until = None if expires is None else self.run.now + expires
-        asked = question(self.present(step), number=self.run.questions, expires_at=until, on_expiry=on_expiry)
+        asked = question(
+            self.present(step),
+            number=self.run.questions,
+            expires_at=until,
+            on_expiry=on_expiry,
+            required=Quorum(count),
+        )
         self.attempt(c.Ask(WORKER, step.id, asked))
 
     @precondition(lambda self: self.run.state.ready or self.run.state.in_flight or self.run.state.timers)
@@ -393,14 +451,42 @@ class OneRun(RuleBasedStateMachine):
             assert not self.attempt(c.Settle(WORKER)), "a run settles in the decision that lets it settle"
 
     @precondition(lambda self: self.run.state.in_flight)
-    @rule(pick=picks)
-    def call_model(self, pick: int) -> None:
+    @rule(pick=picks, worst=st.sampled_from([Charge(None, 0), Charge(None, 10), Charge(None, 20)]))
+    def call_model(self, pick: int, worst: Charge) -> None:
         step = self.pick(pick, lambda s: s.status in IN_FLIGHT)
         assert step is not None
         self.calls += 1
         call_id = f"call-{self.calls}"
-        if self.attempt(c.CallModel(WORKER, step.id, call_id, "0" * 64, "router", None)):
+        fits = self.run.state.budget.shortage(worst) is None
+        if self.attempt(c.CallModel(WORKER, step.id, call_id, "0" * 64, "router", None, worst)):
+            assert fits
             self.open_calls.append((step, call_id))
+        elif not fits:
+            self.cannot_pay(step)
+
+    def cannot_pay(self, step: StepState) -> None:
+        """Nothing starts any more until somebody looks, and the step has used up no attempt."""
+        assert self.attempt(c.StopForBudget(WORKER, step.id, fault("budget_exhausted"), own=True)) is not None
+        after = self.run.state
+        assert after.phase not in ACTIVE
+        assert after.budget.told == 100
+        assert after.steps[step.id].attempt <= step.attempt
+
+    @precondition(lambda self: self.run.state.budget.limited and not self.run.state.finished)
+    @rule(more=st.sampled_from([1, 30]))
+    def extend_the_budget(self, more: int) -> None:
+        before = self.run.state
+        assert self.attempt(c.ExtendBudget(PERSON, add_tokens=more))
+        after = self.run.state
+        assert (after.phase, after.budget.spent) == (before.phase, before.budget.spent)
+        assert (after.budget.tokens or 0) - (before.budget.tokens or 0) == more
+
+    @rule(seldom=seldom, percent=st.sampled_from([50, 80, 100]))
+    def hear_of_a_shared_budget(self, seldom: bool, percent: int) -> None:
+        if seldom:
+            alert = Alert(percent, None, 10, FREE, "b1", "day", None, "2026-01-31")
+            self.attempt(c.AlertBudget(WORKER, alert))
+            assert self.attempt(c.AlertBudget(WORKER, alert)) == ()
 
     @precondition(lambda self: self.open_calls)
     @rule(
@@ -495,6 +581,7 @@ def life(dice: Random, machine: OneRun) -> dict[Callable[[], object], float]:
     pick, now_and_then = dice.randrange(30), dice.random() < 0.2
     expires, on_expiry = dice.choice([None, 1, 2_000_000, 5_000_000]), dice.choice(["reject", "pause", "pause"])
     cost = dice.choice([None, Decimal("0.25")])
+    who, count = dice.choice(["ada", "bob"]), dice.choice([1, 1, 2])
     state = machine.run.state
     busy, able = bool(state.in_flight), bool(state.ready or state.in_flight or state.retrying)
     return {
@@ -503,12 +590,16 @@ def life(dice: Random, machine: OneRun) -> dict[Callable[[], object], float]:
         lambda: machine.pause(seldom=True, reason="manual"): 0.3,
         machine.resume: 3 if state.phase is RunStatus.PAUSED else 0,
         lambda: machine.cancel(very_seldom=True): 0.05,
-        lambda: machine.approve(pick=pick, off=now_and_then, implied=False): 2 if state.asking else 0,
+        lambda: machine.approve(pick=pick, off=now_and_then, implied=False, who=who): 2 if state.asking else 0,
         lambda: machine.reject(pick=pick, seldom=True, then="skip"): 0.3 if state.asking else 0,
         lambda: machine.reject(pick=pick, seldom=True, then="abort"): 0.05 if state.asking else 0,
+        lambda: machine.reject(pick=pick, seldom=True, then="replan"): 0.3 if state.asking else 0,
+        lambda: machine.edit(pick=pick, off=now_and_then, seldom=True): 0.3 if state.asking else 0,
         lambda: machine.skip(pick=pick, seldom=True): 0.1,
         lambda: machine.prepare(pick=pick): 0.5 if able else 0,
-        lambda: machine.ask(pick=pick, unneeded=now_and_then, expires=expires, on_expiry=on_expiry): 2 if able else 0,
+        lambda: machine.ask(pick=pick, unneeded=now_and_then, expires=expires, on_expiry=on_expiry, count=count): 2
+        if able
+        else 0,
         lambda: machine.begin(pick=pick, off=False): 2 if able else 0,
         lambda: machine.finish(pick=pick, off=False): 1 if able else 0,
         lambda: machine.fail(pick=pick, seldom=now_and_then, retryable=True, hint=pick * 100): 0.7 if able else 0,
@@ -517,7 +608,8 @@ def life(dice: Random, machine: OneRun) -> dict[Callable[[], object], float]:
         machine.lose_the_lease: 0.5 if busy else 0,
         lambda: machine.poison(very_seldom=True): 0.05,
         machine.expire: 0.5 if state.asking else 0,
-        lambda: machine.call_model(pick=pick): 0.4 if busy else 0,
+        lambda: machine.call_model(pick=pick, worst=Charge(None, pick)): 0.4 if busy else 0,
+        lambda: machine.extend_the_budget(more=30): 0.2 if state.budget.limited and not state.finished else 0,
         lambda: machine.settle_model(pick=pick, cost=cost, tokens=pick, again=now_and_then): 0.4
         if machine.open_calls
         else 0,
@@ -533,7 +625,8 @@ def life(dice: Random, machine: OneRun) -> dict[Callable[[], object], float]:
 @pytest.mark.parametrize("seed", range(40))
 def test_a_long_life_keeps_every_promise(seed: int) -> None:
     dice, machine = Random(seed), OneRun()
-    machine.create(plan=random_plan(dice), mode=dice.choice(["start", "start", "execute"]))
+    mode = dice.choice(["start", "start", "execute", "plan", "plan next"])
+    machine.create(plan=random_plan(dice), mode=mode, limits=dice.choice([{}, {"tokens": 60}]))
     for age in range(150):
         moves = life(dice, machine)
         (move,) = dice.choices(list(moves), list(moves.values()))

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from stepgate.domain.errors import InvalidPlan
 from stepgate.domain.params import ParamSpec, fill, read_arguments
@@ -63,9 +64,29 @@ def test_a_default_of_null_is_a_default() -> None:
         (ParamSpec(type="json"), {"a": 2**64}),
         (ParamSpec(type="string"), "a\x00"),
         (ParamSpec(type="string", enum=["a", "b"]), "c"),
+        (ParamSpec(type="json", enum=[1, {"a": 0}]), True),
+        (ParamSpec(type="json", enum=[1, {"a": 0}]), {"a": False}),
+        (ParamSpec(type="path"), "/etc/passwd"),
+        (ParamSpec(type="path"), "a/../../b"),
+        (ParamSpec(type="path"), ".."),
+        (ParamSpec(type="path"), "./"),
+        (ParamSpec(type="path"), ""),
+        (ParamSpec(type="path"), 7),
     ],
 )
 def test_values_of_another_type_are_refused(spec: ParamSpec, value: Any) -> None:
     values, (problem,) = fill({"p": spec}, {"p": value})
     assert values == {}
     assert problem.field == "params.p"
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.txt", "./a", "a/./b", "..a", "ä/ö"])
+def test_a_path_in_the_workspace_is_taken(path: str) -> None:
+    assert read_arguments({"p": {"type": "path"}}, [f"p={path}"]) == {"p": path}
+    assert fill({"p": ParamSpec(type="path")}, {"p": path}) == ({"p": path}, [])
+
+
+def test_an_enum_holds_values_of_its_type() -> None:
+    ParamSpec(type="integer", enum=[1, 2])
+    with pytest.raises(ValidationError, match="not of type integer"):
+        ParamSpec(type="integer", enum=[1, "2"])

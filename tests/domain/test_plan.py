@@ -130,6 +130,10 @@ def test_steps_added_to_a_run_are_checked_against_it() -> None:
     assert caught.value.problems[0].fix == "add a to its needs"
     with pytest.raises(InvalidPlan):
         validate_steps([read()], step_types=STEP_TYPES, existing=existing, max_steps=2)
+    with pytest.raises(InvalidPlan) as caught:
+        validate_steps([read(needs=["c"])], step_types=STEP_TYPES, existing=[*existing, KnownStep("c", (), gone=True)])
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.message.split(",")[0]) == ("steps[0].needs", "step 'c' was rejected or replaced")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stepgate.domain.errors import InvalidPlan
@@ -129,9 +129,19 @@ def test_what_json_writes_is_read_back(value: dict[str, Any]) -> None:
     assert parse_plan_text(json.dumps(value)) == value
 
 
+class QuotingDumper(yaml.SafeDumper):
+    """Quotes every text: PyYAML writes `0E0` bare, a text in YAML 1.1 and a number in 1.2."""
+
+
+QuotingDumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
 @given(mappings)
+@example({"": "0E0"})
 def test_what_yaml_writes_is_read_back(value: dict[str, Any]) -> None:
-    assert parse_plan_text(yaml.safe_dump(value, allow_unicode=True)) == value
+    assert parse_plan_text(yaml.dump(value, Dumper=QuotingDumper, allow_unicode=True)) == value
 
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"#, \n\t", max_size=40))

@@ -22,7 +22,7 @@ def rows(state: RunState) -> list[object]:
         for approval in step.approvals:
             found += [
                 projection.request_row(run_id, step, approval),
-                projection.decision_row(run_id, approval),
+                projection.decision_rows(run_id, approval),
             ]
     return found
 
@@ -123,8 +123,8 @@ def test_every_revision_is_a_row_and_every_answer_is_a_row() -> None:
     run_id, step = run.state.info.id, run.step(1)
     requests = [projection.request_row(run_id, step, approval) for approval in step.approvals]
     assert [(row.revision, row.status) for row in requests] == [(1, "superseded"), (2, "rejected")]
-    decisions = [projection.decision_row(run_id, approval) for approval in step.approvals]
-    assert [row and (row.verdict, row.then, row.action_hash, row.actor) for row in decisions] == [
+    decisions = [row for approval in step.approvals for row in projection.decision_rows(run_id, approval)]
+    assert [(row.verdict, row.then, row.action_hash, row.actor) for row in decisions if row.settles] == [
         ("approved", None, OTHER_HASH, "ada"),
         ("rejected", "skip", HASH, "ada"),
     ]
@@ -134,20 +134,19 @@ def test_a_question_without_an_answer_has_no_decision_row_and_neither_has_an_exp
     run = started(gated(1))
     run.ask(1, expires_at=run.now + 1)
     (asked,) = run.step(1).approvals
-    assert projection.decision_row(run.state.info.id, asked) is None
+    assert projection.decision_rows(run.state.info.id, asked) == ()
     run.wait(1)
     run.expire()
     (expired,) = run.step(1).approvals
     assert expired.status is ApprovalStatus.EXPIRED
-    assert projection.decision_row(run.state.info.id, expired) is None
+    assert projection.decision_rows(run.state.info.id, expired) == ()
 
 
 def test_a_decision_with_an_implied_hash_says_so_in_its_row() -> None:
     run = started(gated(1))
     run.ask(1)
     run.approve(1, None)
-    decision = projection.decision_row(run.state.info.id, run.step(1).approvals[0])
-    assert decision is not None
+    (decision,) = projection.decision_rows(run.state.info.id, run.step(1).approvals[0])
     assert (decision.implied, decision.action_hash) == (True, HASH)
 
 

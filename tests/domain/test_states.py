@@ -1,17 +1,20 @@
 """Every state meets every event: allowed exactly where the tables have a row, refused everywhere else."""
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, get_args
 
 import pytest
 
 from stepgate.domain import commands
+from stepgate.domain.budget import FREE, Alert
 from stepgate.domain.decide import _DECIDERS
 from stepgate.domain.errors import IllegalTransition, IntegrityError
 from stepgate.domain.events import Event, run_created, spec_data
 from stepgate.domain.evolve import evolve, fold
+from stepgate.domain.forking import usage_data
 from stepgate.domain.ids import StepId
-from stepgate.domain.state import UNDO, Effect
+from stepgate.domain.state import NO_USAGE, UNDO, Effect, Inherited
 from stepgate.domain.states import (
     ANYTIME,
     CLOSED,
@@ -39,6 +42,7 @@ from tests.domain.runs import (
     gated,
     info,
     planned,
+    planning,
     question,
     spec,
     started,
@@ -47,9 +51,13 @@ from tests.domain.runs import (
 )
 
 STEP = StepId(uuid(1, 1))
-STEP_EVENTS = [event for event in EventType if not event.value.startswith("run.") and event is not EventType.STEP_ADDED]
+STEP_EVENTS = [
+    event
+    for event in EventType
+    if not event.value.startswith(("run.", "budget.")) and event is not EventType.STEP_ADDED
+]
 RUN_EVENTS = [event for event in EventType if event not in STEP_EVENTS]
-DERIVED = (RunStatus.PLANNING, RunStatus.AWAITING_APPROVAL)
+DERIVED = (RunStatus.AWAITING_APPROVAL,)
 """Run statuses that no event records (yet)."""
 
 RESULT: Mapping[str, Any] = {"attempt": 1, **CHANGE._asdict()}
@@ -62,6 +70,10 @@ ANSWER: Mapping[str, Any] = {
 }
 ENDED: Mapping[str, Any] = {"reason": "because"}
 STEP_DATA: Mapping[EventType, Mapping[str, Any]] = {
+    EventType.STEP_INHERITED: {
+        **Inherited(STEP, STEP, StepStatus.COMPLETED, 1, None, DIGEST, 2, 1, 2, NO_USAGE)._asdict(),
+        "usage": usage_data(NO_USAGE),
+    },
     EventType.STEP_PREPARING: {},
     EventType.STEP_PREPARED: {},
     EventType.STEP_STARTED: {"attempt": 1, "action_hash": HASH, "again": False},
@@ -78,8 +90,11 @@ STEP_DATA: Mapping[EventType, Mapping[str, Any]] = {
         **question(OTHER_HASH, number=2)._replace(revision=2)._asdict(),
         "matched_rules": [],
     },
+    EventType.APPROVAL_COUNTED: {**ANSWER, "then": None},
     EventType.APPROVAL_APPROVED: {**ANSWER, "then": None},
     EventType.APPROVAL_REJECTED: ANSWER,
+    EventType.APPROVAL_REMINDED: {**ANSWER, "percent": 50},
+    EventType.APPROVAL_EDITED: {**ANSWER, "then": None, "input_sha256": DIGEST, "input_size": 2},
     EventType.APPROVAL_EXPIRED: {**ANSWER, "then": "abort"},
     EventType.MODEL_CALLED: {"call_id": "c", "request_hash": DIGEST, "router": "offline", "model": None},
     EventType.MODEL_SETTLED: {
@@ -124,6 +139,7 @@ STEP_IN: Mapping[StepStatus, Callable[[], Run]] = {
 }
 PHASE_IN: Mapping[RunStatus, Callable[[], Run]] = {
     RunStatus.CREATED: planned,
+    RunStatus.PLANNING: planning,
     RunStatus.PLANNED: lambda: planned(spec(1)),
     RunStatus.QUEUED: lambda: started(spec(1)),
     RunStatus.RUNNING: lambda: after(lambda run: run.begin(1)),
@@ -152,6 +168,10 @@ def run_event(event: EventType, phase: RunStatus, now: int) -> Event:
             data = {"reason": "because", "drain": "finish"}
         case EventType.RUN_UNDONE:
             data = {"change_set_id": None}
+        case EventType.BUDGET_ALERTED:
+            data = Alert(50, Decimal(1), None, FREE).data()
+        case EventType.BUDGET_EXTENDED:
+            data = {"added": {"cost_usd": "1", "tokens": None}, "limit": {"cost_usd": "2", "tokens": None}}
         case _:
             data = {"reason": "because"}
     return Event(event, StepId(uuid(1, 9)) if event is EventType.STEP_ADDED else None, PERSON, now, data)

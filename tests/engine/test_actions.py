@@ -6,6 +6,8 @@ import pytest
 
 from stepgate.domain.canonical import digest
 from stepgate.domain.ids import StepId, new_id
+from stepgate.domain.policy.action import Ruling
+from stepgate.domain.policy.decide import Verdict
 from stepgate.domain.state import RunState, StepState
 from stepgate.engine import actions
 from stepgate.executors.base import Prepared
@@ -37,6 +39,7 @@ def hash_of(**changes: Any) -> str:
 
 
 STATE = RunState(info(new_id()))
+VERDICT = Verdict(Ruling.ASK, ("default:edit_file",), "builtin-1")
 STEP = StepState(spec(1, type="edit_file"))
 
 
@@ -75,7 +78,7 @@ def test_how_it_is_shown_does_not_change_the_hash() -> None:
 
 def test_the_plan_s_own_words_are_shown_apart_as_a_claim() -> None:
     step = STEP._replace(spec=STEP.spec._replace(why="just runs the tests"))
-    shown = actions.rendering(STATE, step, Prepared(ACTION, RENDERING, "high", "it is gone"), "r1")
+    shown = actions.rendering(STATE, step, Prepared(ACTION, RENDERING, "high", "it is gone"), "r1", VERDICT)
     assert shown["claim"] == "just runs the tests"
     assert shown["title"] == "Edit a.txt"
     assert (shown["risk"], shown["no_preview"]) == ("high", "it is gone")
@@ -87,7 +90,9 @@ def test_a_question_is_bound_to_what_is_shown_and_expires_as_the_run_says(
     limits: dict[str, Any], expires_at: int | None
 ) -> None:
     state = RunState(STATE.info._replace(limits=limits))
-    asked = actions.question(state, STEP, Prepared(ACTION, RENDERING, "high"), "h" * 64, '{"title":"x"}', 3_000_000)
+    asked = actions.question(
+        state, STEP, Prepared(ACTION, RENDERING, "high"), "h" * 64, '{"title":"x"}', 3_000_000, VERDICT
+    )
     assert asked.rendering_sha256 == digest(b'{"title":"x"}')
     assert (asked.action_hash, asked.risk, asked.revision, asked.expires_at) == ("h" * 64, "high", 1, expires_at)
     assert StepId(asked.request_id)

@@ -117,9 +117,31 @@ def test_an_undo_names_a_step_by_key_or_number() -> None:
         assert (spec.type, spec.gate, spec.number, spec.key) == ("undo", Gate.ASK, 2, "undo-2")
     with pytest.raises(InvalidValue) as caught:
         planning.define_undo(state, REGISTRY, "zz")
-    assert caught.value.field == "to"
+    assert caught.value.field == "to_step"
+
+
+def test_what_is_added_to_a_fork_waits_until_its_copy_is_what_the_workspace_was() -> None:
+    origin = with_steps([{"key": "a", "type": "read_file", "input": {"path": "a"}}])
+    (prologue,) = planning.define_fork(origin, REGISTRY, "a", [origin.info.id], []).specs
+    fork = RunState(info(new_id())._replace(origin={"run_id": origin.info.id, "requesters": []}))
+    fork = evolve(fork, events.run_planned(PERSON, 1, 1, (prologue,)))
+    given: list[tuple[str, list[str]]] = [("x", []), ("y", ["fork"]), ("z", ["x"])]
+    added = [{"key": key, "type": "read_file", "input": {"path": "a"}, "needs": needs} for key, needs in given]
+    assert [spec.needs[0] for spec in define(added, fork).specs] == [prologue.id, prologue.id, prologue.id]
 
 
 def test_nobody_can_plan_an_undo() -> None:
     with pytest.raises(InvalidPlan):
         define([{"type": "undo", "input": {}}])
+
+
+def test_a_step_is_recorded_behind_those_it_needs_wherever_the_plan_has_them() -> None:
+    def step(key: str, *needs: str) -> dict[str, Any]:
+        return {"key": key, "type": "read_file", "input": {"path": "a"}, "needs": list(needs)}
+
+    specs = define([step("d", "b", "c"), step("c", "a"), step("e"), step("b", "a"), step("a")]).specs
+    assert [(spec.key, spec.number) for spec in specs] == [("e", 1), ("a", 2), ("c", 3), ("b", 4), ("d", 5)]
+    ids = {spec.key: spec.id for spec in specs}
+    assert next(spec.needs for spec in specs if spec.key == "d") == (ids["b"], ids["c"])
+    written = [step("a"), step("b", "a"), step("c")]
+    assert [spec.key for spec in define(written).specs] == ["a", "b", "c"]

@@ -1,17 +1,32 @@
 """A workspace with everything an executor may use, all of it real."""
 
-from collections.abc import Sequence
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepgate.executors.base import AppliedSet, Bounds, Context, Done, Executor, FinishedStep, Prepared
+from stepgate.executors.base import (
+    AppliedSet,
+    Bounds,
+    Context,
+    Done,
+    Executor,
+    FinishedStep,
+    Models,
+    Planning,
+    Prepared,
+    Replaying,
+)
 from stepgate.llm.protocol import ModelAnswer, ModelRequest, ModelRouter
 from stepgate.workspace.access import Root
 from stepgate.workspace.apply import apply
 from stepgate.workspace.blobs import BlobStore
+from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.layers.store import Layers
-from stepgate.workspace.sandbox.bubblewrap import Sandbox
+from stepgate.workspace.sandbox.sandbox import Sandbox
+from stepgate.workspace.secrets import SecretFolder
 
 
 @dataclass(slots=True)
@@ -24,6 +39,59 @@ class PlainModels:
     async def complete(self, request: ModelRequest) -> ModelAnswer:
         self.asked.append(request)
         return await self.router.complete(request)
+
+
+async def _nothing_shown() -> Mapping[str, Any] | None:
+    return None
+
+
+class AnyPlan(Planning):
+    """Takes every plan; what the engine holds plans to is tested with the engine."""
+
+    def step_types(self) -> Sequence[Mapping[str, Any]]:
+        return [{"type": "read_file", "summary": "Reads.", "input": {"type": "object"}}]
+
+    def check(self, steps: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        return []
+
+
+class Agreeing(Replaying):
+    """Whatever was done, it comes out the same."""
+
+    async def again(self, run_id: str, *, printed: bool) -> Mapping[str, Any]:
+        return {"run_id": run_id, "steps": 1, "agreed": 1, "taken": [], "divergence": None}
+
+
+@dataclass(frozen=True)
+class BenchContext:
+    root: Root
+    blobs: BlobStore
+    layers: Layers
+    bounds: Bounds
+    models: Models
+    sandbox: Sandbox | None
+    planning: Planning
+    replaying: Replaying
+    steps: Sequence[FinishedStep]
+    sets: Sequence[AppliedSet]
+    on_output: Callable[[str, bytes], None]
+    run_id: str = "01890000-0000-7000-8000-000000000001"
+    step_id: str = "01890000-0000-7000-8000-000000000002"
+    step_key: str = "step"
+    goal: str = "make the tests pass"
+    prepared: Prepared | None = None
+    secrets: SecretFolder | None = None
+    ready: asyncio.Future[None] | None = None
+    shown: Callable[[], Coroutine[Any, Any, Mapping[str, Any] | None]] = _nothing_shown
+
+    async def finished(self, keys: Sequence[str] | None) -> Sequence[FinishedStep]:
+        return [step for step in self.steps if keys is None or step.key in keys]
+
+    async def applied(self) -> Sequence[AppliedSet]:
+        return tuple(self.sets)
+
+    async def sets_of(self, run_id: str) -> Sequence[ChangeSet]:
+        return ()
 
 
 @dataclass(slots=True)
@@ -42,28 +110,21 @@ class Bench:
     output: list[tuple[str, bytes]] = field(default_factory=list)
 
     def context(self, **changes: Any) -> Context:
-        async def finished(keys: Sequence[str] | None) -> Sequence[FinishedStep]:
-            return [step for step in self.finished if keys is None or step.key in keys]
-
-        async def applied() -> Sequence[AppliedSet]:
-            return tuple(self.applied)
-
-        made = Context(
-            run_id="01890000-0000-7000-8000-000000000001",
-            step_id="01890000-0000-7000-8000-000000000002",
-            step_key="step",
-            goal="make the tests pass",
+        made = BenchContext(
             root=self.root,
             blobs=self.blobs,
             layers=self.layers,
             bounds=self.bounds,
             models=self.models,
-            finished=finished,
-            applied=applied,
             sandbox=self.sandbox,
+            planning=AnyPlan(),
+            replaying=Agreeing(),
+            steps=self.finished,
+            sets=self.applied,
             on_output=lambda stream, piece: self.output.append((stream, piece)),
         )
-        return made._replace(**changes)
+        changed: Context = dataclasses.replace(made, **changes)
+        return changed
 
     def finish(self, key: str, output: dict[str, Any], type_: str = "read_file") -> None:
         self.finished.append(FinishedStep(key, len(self.finished) + 1, type_, output))

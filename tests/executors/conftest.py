@@ -11,8 +11,8 @@ from stepgate.llm.offline import OfflineModel
 from stepgate.workspace.access import Root
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.layers.store import Layers
-from stepgate.workspace.sandbox.bubblewrap import Sandbox
 from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.sandbox.sandbox import Sandbox
 from tests.executors.bench import Bench, PlainModels
 
 

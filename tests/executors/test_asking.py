@@ -4,7 +4,7 @@ import httpx2
 import orjson
 import pytest
 
-from stepgate.domain.errors import ModelUnavailable
+from stepgate.domain.errors import ModelUnavailable, StaleApproval
 from stepgate.domain.plan_faults import check_params
 from stepgate.executors.analyze import Analyze, AnalyzeParams
 from stepgate.executors.base import Done, Failed
@@ -129,6 +129,12 @@ async def test_asked_first_a_person_sees_every_word_that_would_leave(bench: Benc
     assert "secret \\x1b[2J plan" in shown
     bench.finish("two", {"text": "more"})
     assert (await bench.prepare(ANALYZE, {"instruction": "compare"})).action != prepared.action
+    with pytest.raises(StaleApproval):
+        await bench.execute(ANALYZE, {"instruction": "compare"}, prepared=prepared)
+    assert bench.models.asked == []
+    named = {"instruction": "compare", "context": ["one"]}
+    await bench.execute(ANALYZE, named, prepared=await bench.prepare(ANALYZE, named))
+    assert len(bench.models.asked) == 1
 
 
 @pytest.mark.parametrize(

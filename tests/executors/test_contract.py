@@ -7,9 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from stepgate.domain import canonical
-from stepgate.domain.state import Effect, Gate
+from stepgate.domain.state import FORK, Effect, Gate
 from stepgate.executors.base import Done, Executor
 from stepgate.executors.registry import BUILTIN, Registry
+from stepgate.llm.offline import OfflineModel
+from stepgate.llm.protocol import ModelAnswer, ModelRequest, OnText, Purpose
 from tests.executors.bench import Bench
 
 SAMPLES: Mapping[str, list[dict[str, Any]]] = {
@@ -30,13 +32,28 @@ SAMPLES: Mapping[str, list[dict[str, Any]]] = {
         {"argv": ["cat"], "stdin": "x", "env": {"A": "1"}, "limits": {"wall_s": 5}},
     ],
     "undo": [{"to": None}, {"to": "edit"}, {"to": 1}],
+    "deliver": [{"run_id": "01890000-0000-7000-8000-000000000009"}],
+    "fork": [{"run_ids": ["01890000-0000-7000-8000-000000000009"], "from_step": "fix", "kept": []}],
+    "replay": [{"run_id": "01890000-0000-7000-8000-000000000009"}],
+    "plan": [{}, {"files": ["f"], "add": False, "max_steps": 3, "background": "x"}],
 }
 CASES = [(executor, input_) for executor in BUILTIN for input_ in SAMPLES[executor.type]]
 IDS = [f"{executor.type}-{index}" for index, (executor, _) in enumerate(CASES)]
 
 
+class Planner(OfflineModel):
+    """Can plan, too."""
+
+    async def complete(self, request: ModelRequest, on_text: OnText | None = None) -> ModelAnswer:
+        if request.purpose is not Purpose.PLAN:
+            return await super().complete(request, on_text)
+        plan = {"steps": [{"key": HOSTILE, "type": "read_file", "input": {"path": HOSTILE}, "why": HOSTILE}]}
+        return ModelAnswer(text="", data=plan, model=HOSTILE, latency_ms=1)
+
+
 @pytest.fixture
 async def filled(bench: Bench) -> Bench:
+    bench.models.router = Planner()
     (bench.path / "f").write_text("one\ntwo\n")
     (bench.path / "binary").write_bytes(b"\xff\x00")
     bench.finish("one", {"text": "The sum of all of the parts is wrong by one."})
@@ -51,7 +68,7 @@ def test_it_says_what_it_is(executor: Executor[Any]) -> None:
     assert executor.version
     assert executor.max_attempts >= 1
     assert type(executor).__doc__
-    if executor.effect is not Effect.NONE:
+    if executor.effect is not Effect.NONE and executor.type != FORK:  # changes only the copy that was made for it
         assert executor.gate is Gate.ASK
     assert SAMPLES[executor.type]
 
@@ -94,7 +111,8 @@ async def test_preparing_has_no_effect_and_gives_the_same_action_again(
     assert first.rendering["title"]
     assert first.risk in ("low", "medium", "high")
     assert filled.tree() == before
-    assert filled.models.asked == []
+    if not executor.prepares_long(executor.params.model_validate(input_)):
+        assert filled.models.asked == []
     for shown in (first.action, first.rendering):
         canonical.check(shown)
 
@@ -116,6 +134,10 @@ HOSTILE_INPUTS: Mapping[str, list[dict[str, Any]]] = {
         {"argv": ["a"], "limits": {"wall_s": 1e9}},
     ],
     "undo": [{"to": HOSTILE}],
+    "deliver": [{"run_id": HOSTILE}],
+    "fork": [{"run_ids": [HOSTILE], "from_step": HOSTILE, "kept": [HOSTILE]}],
+    "replay": [{"run_id": HOSTILE}],
+    "plan": [{"instruction": HOSTILE, "files": [HOSTILE], "background": HOSTILE, "model": HOSTILE}],
 }
 
 
@@ -151,7 +173,8 @@ async def test_executing_does_what_was_prepared_and_leaves_the_workspace_to_the_
 ) -> None:
     before = filled.tree()
     prepared = await filled.prepare(executor, input_)
-    done = await filled.execute(executor, input_, prepared=prepared)
+    # What came out ahead of the question is what was approved, and is not done again.
+    done = prepared.outcome or await filled.execute(executor, input_, prepared=prepared)
     assert isinstance(done, Done)
     assert filled.tree() == before
     canonical.check(done.output)

@@ -28,7 +28,11 @@ def test_the_step_types_of_the_design_ship() -> None:
         "edit_file",
         "run_command",
         "summarize",
+        "plan",
         "undo",
+        "deliver",
+        "fork",
+        "replay",
     ]
 
 
@@ -41,7 +45,7 @@ def test_an_unknown_type_is_refused_with_the_nearest_name() -> None:
 
 
 def test_a_plan_may_not_use_internal_types() -> None:
-    assert set(Registry().step_types()) == {"read_file", "analyze", "edit_file", "run_command", "summarize"}
+    assert set(Registry().step_types()) == {"read_file", "analyze", "edit_file", "run_command", "summarize", "plan"}
     assert Registry().get("undo").internal
     with pytest.raises(InvalidPlan, match="no step type 'undo'"):
         validate_steps([{"type": "undo"}], step_types=Registry().step_types())
@@ -49,7 +53,7 @@ def test_a_plan_may_not_use_internal_types() -> None:
 
 def test_steps_that_ask_a_model_are_tried_three_times() -> None:
     attempts = {name: step_type.max_attempts for name, step_type in Registry().step_types().items()}
-    assert attempts == {"read_file": 1, "analyze": 3, "edit_file": 1, "run_command": 1, "summarize": 3}
+    assert attempts == {"read_file": 1, "analyze": 3, "edit_file": 1, "run_command": 1, "summarize": 3, "plan": 2}
 
 
 def test_a_plan_s_faults_are_named_where_they_stand() -> None:

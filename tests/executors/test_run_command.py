@@ -1,21 +1,31 @@
 import asyncio
 import hashlib
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stepgate.domain import canonical
 from stepgate.domain.errors import InvalidValue, SandboxUnavailable, StaleApproval, WorkspaceConflict
 from stepgate.domain.plan_faults import check_params
+from stepgate.domain.policy.action import Action, Ruling
+from stepgate.domain.policy.decide import decide_policy
+from stepgate.domain.policy.reading import policy_of
 from stepgate.executors.base import Bounds, Done, Failed
-from stepgate.executors.run_command import RunCommand, RunCommandParams, _failure
-from stepgate.workspace.sandbox.command import Finished, Killed, Level
+from stepgate.executors.command_end import failure
+from stepgate.executors.command_params import RunCommandParams
+from stepgate.executors.run_command import RunCommand
+from stepgate.workspace.sandbox.command import Finished, Killed
+from stepgate.workspace.sandbox.levels import Level
 from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.secrets import SecretFolder
 from tests.executors.bench import Bench
 
 RUN = RunCommand()
 KEYS = {
     *("exit_code", "signal", "stdout", "stderr", "truncated", "killed", "level", "limits", "wall_ms", "cpu_ms"),
+    "limited_by",
     *("peak_memory_bytes", "change_set_id", "files"),
 }
 
@@ -64,6 +74,75 @@ async def test_the_folder_environment_and_input_are_those_given(bench: Bench) ->
     assert done.output["stdout"] == "/workspace/sub\nhi\nin\n"
 
 
+async def test_variables_passed_on_from_the_worker_are_seen_shown_and_approved(bench: Bench) -> None:
+    bench.bounds = replace(bench.bounds, environment={"CI": "yes", "GREETING": "worker"})
+    input_ = {"command": 'echo "$CI $GREETING"', "env": {"GREETING": "step"}}
+    prepared = await bench.prepare(RUN, input_)
+    assert prepared.action["env"] == prepared.rendering["env"] == {"CI": "yes", "GREETING": "step"}
+    done = await bench.execute(RUN, input_, prepared=prepared)
+    assert done.output["stdout"] == "yes step\n"
+    bench.bounds = replace(bench.bounds, environment={"CI": "no"})
+    with pytest.raises(StaleApproval):
+        await bench.execute(RUN, input_, prepared=prepared)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> SecretFolder:
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o700)
+    for name, value in (("TOKEN", "correct-horse-battery"), ("OTHER", "another-secret")):
+        (folder / name).touch(0o600)
+        (folder / name).write_text(value)
+    return SecretFolder(folder, b"key")
+
+
+async def test_names_and_versions_of_secrets_are_shown_and_bound_and_values_given(
+    bench: Bench, secrets: SecretFolder
+) -> None:
+    input_ = {"command": 'echo "$TOKEN"; test ${#TOKEN} = 21', "secrets": ["TOKEN"]}
+    prepared = await bench.prepare(RUN, input_, secrets=secrets)
+    version = secrets.read("TOKEN", bench.path, "secrets[0]").version
+    assert prepared.rendering["secrets"] == prepared.action["secrets"] == {"TOKEN": version}
+    assert "horse" not in canonical.dumps([prepared.action, prepared.rendering]).decode()
+    done = await bench.execute(RUN, input_, prepared=prepared, secrets=secrets)
+    assert isinstance(done, Done)
+    assert done.output["stdout"] == "[secret:TOKEN]\n"
+    assert bench.output == [("stdout", b"[secret:TOKEN]\n")]
+
+
+async def test_without_an_approval_no_secret_is_given(bench: Bench, secrets: SecretFolder) -> None:
+    outcome = await bench.execute(RUN, {"command": "env", "secrets": ["TOKEN"]}, secrets=secrets)
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.field, outcome.output) == ("not_approved", "secrets", {})
+
+
+async def test_a_secret_at_the_edge_of_what_is_kept_is_taken_out_whole(bench: Bench, secrets: SecretFolder) -> None:
+    input_ = {"command": 'printf "1234567890%s" "$TOKEN"', "secrets": ["TOKEN"], "limits": {"output_bytes": 16}}
+    prepared = await bench.prepare(RUN, input_, secrets=secrets)
+    done = await bench.execute(RUN, input_, prepared=prepared, secrets=secrets)
+    assert (done.output["stdout"], done.output["truncated"]) == ("1234567890[secre", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"secrets": ["A", "A"]}, "named twice"),
+        ({"secrets": ["A"], "env": {"A": "x"}}, "in env and in secrets"),
+        ({"secrets": ["A-B"]}, "A-Za-z_"),
+        ({"secrets": ["../A"]}, "A-Za-z_"),
+    ],
+)
+def test_names_of_secrets_are_checked_with_the_plan(more: dict[str, Any], said: str) -> None:
+    problems = check_params(RunCommandParams, {"argv": ["true"], **more})
+    assert any(said in f"{problem.message} {problem.fix}" for problem in problems), problems
+
+
+async def test_the_step_tells_who_held_it_to_its_limits(bench: Bench) -> None:
+    done = await bench.execute(RUN, {"argv": ["true"]})
+    assert done.output["limited_by"] == bench.sandbox.limited_by
+    assert (bench.sandbox.limited_by == "cgroup") == (bench.sandbox.groups is not None)
+
+
 async def test_a_folder_that_is_not_there_is_named(bench: Bench) -> None:
     with pytest.raises(InvalidValue) as caught:
         await bench.execute(RUN, {"argv": ["true"], "cwd": "missing"})
@@ -96,7 +175,7 @@ async def test_a_program_that_is_not_there_is_exit_code_127(bench: Bench) -> Non
 async def test_a_signal_is_named(bench: Bench) -> None:
     outcome = await bench.execute(RUN, {"command": "kill -SEGV $$"})
     assert isinstance(outcome, Failed)
-    assert (outcome.message, outcome.output["signal"]) == ("ended by signal 11", 11)
+    assert (outcome.message, outcome.output["signal"]) == ("ended by signal 11 (SIGSEGV)", 11)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +195,10 @@ async def test_a_limit_kills_it_and_says_which_even_where_failure_is_allowed(
 def test_every_reason_for_a_kill_has_its_words(why: Killed) -> None:
     limits = Limits()
     ended = Finished(None, 9, why, b"", b"", False, Level.BWRAP_FULL, limits, 1, 1, 1)
-    outcome = _failure(ended, allow_failure=True)
+    outcome = failure(ended, allow_failure=True)
     assert outcome is not None
     assert outcome[0] == "killed"
-    others = {_failure(replace(ended, killed=other), allow_failure=True) for other in Killed if other is not why}
+    others = {failure(replace(ended, killed=other), allow_failure=True) for other in Killed if other is not why}
     assert outcome not in others
 
 
@@ -169,6 +248,7 @@ async def test_cancelled_it_ends_everything_and_leaves_no_layer(bench: Bench) ->
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    await asyncio.to_thread(bench.layers.settle)
     assert list(bench.layers.path.iterdir()) == []
 
 
@@ -193,7 +273,11 @@ async def test_the_approver_sees_the_command_as_it_will_run(bench: Bench) -> Non
     assert shown["cwd"] == "."
     assert shown["sandbox"] == {"level": "bwrap-full", "network": "none"}
     assert shown["reads"] == [{"path": "run.py", "sha256": hashlib.sha256(b"print(1)\n").hexdigest()}]
-    assert prepared.risk == "medium"
+    assert shown["argv"] == ["python3", "run.py", "a b\\x1b[2J"]
+    assert prepared.risk == "high"
+    assert any("pass for others" in note for note in shown["notes"])
+    plain = await bench.prepare(RUN, {"argv": ["python3", "run.py"]})
+    assert (plain.risk, plain.rendering["notes"]) == ("medium", [])
     assert prepared.action["argv"] == input_["argv"]
 
 
@@ -297,3 +381,11 @@ def test_bad_input_is_named_by_field(input_: dict[str, object], field: str, word
 @pytest.mark.parametrize("name", ["1A", "A-B", "A=B", "", "Ä"])
 def test_names_no_environment_may_hold_are_refused(name: str) -> None:
     assert check_params(RunCommandParams, {"argv": ["a"], "env": {name: "x"}})
+
+
+def test_a_command_that_names_more_paths_than_anybody_lists_may_fit_a_rule_that_denies() -> None:
+    reach = RunCommand().reach(RunCommandParams.model_validate({"argv": ["cat", ",".join(map(str, range(5000)))]}))
+    assert (len(reach.paths), reach.cut) == (1000, True)
+    rule = {"name": "r", "match": {"paths": ["4999"]}, "verdict": "deny"}
+    policy = policy_of({"version": 1, "rules": [rule]})
+    assert decide_policy(policy, Action("run_command", Ruling.ALLOW, reach=reach), 0).gate is Ruling.ASK

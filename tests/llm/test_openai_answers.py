@@ -119,8 +119,9 @@ async def test_what_is_sent() -> None:
 )
 async def test_which_model_is_asked(asked: dict[str, str], sent: str) -> None:
     seen: list[httpx2.Request] = []
-    await answering(completion("x"), seen, tiers={"complex": "large"}).complete(ask(**asked))
-    assert orjson.loads(seen[0].content)["model"] == sent
+    router = answering(completion("x"), seen, tiers={"complex": "large"})
+    await router.complete(ask(**asked))
+    assert orjson.loads(seen[0].content)["model"] == router.asks(ask(**asked)) == sent
 
 
 async def test_without_any_model_nothing_is_asked() -> None:

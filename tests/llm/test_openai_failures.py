@@ -2,7 +2,7 @@ import httpx2
 import pytest
 
 from stepgate.domain.errors import ModelFailure
-from stepgate.llm.openai_wire import retry_hint
+from stepgate.llm.wire import retry_hint
 from tests.llm.captures import KEY, answering, ask, client, recorded
 
 
@@ -54,6 +54,14 @@ async def test_every_other_status(status: int, code: str, retryable: bool) -> No
     with pytest.raises(ModelFailure) as caught:
         await answering(httpx2.Response(status, headers=elsewhere)).complete(ask())
     assert (caught.value.reason_code, caught.value.retryable, caught.value.status) == (code, retryable, status)
+
+
+async def test_a_type_in_the_body_that_contradicts_the_status_changes_nothing() -> None:
+    """A router may hand on what its provider said, under a status of its own."""
+    body = {"error": {"message": "slow down", "type": "invalid_request_error", "code": "401"}}
+    with pytest.raises(ModelFailure) as caught:
+        await answering(httpx2.Response(429, json=body)).complete(ask())
+    assert (caught.value.reason_code, caught.value.retryable) == ("model_rate_limited", True)
 
 
 async def test_the_routers_own_words_are_shown_without_the_key_and_without_escapes() -> None:

@@ -1,14 +1,16 @@
 """Every setting has one name, a default, a check, and a known origin."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
+from stepgate.compose import bounds
 from stepgate.domain.errors import InvalidValue
-from stepgate.settings import MASK, SandboxLevel, Settings, Source, default_state_dir, load, variable_of
-from stepgate.workspace.sandbox.command import Level
+from stepgate.settings import MASK, Settings, Source, default_state_dir, load, variable_of
+from stepgate.workspace.sandbox.levels import Level
+from stepgate.workspace.sandbox.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,11 +83,26 @@ def test_the_listing_has_every_setting_with_its_meaning() -> None:
         ("STEPGATE_MAX_READ_BYTES", "-1", "greater than or equal to 1"),
         ("STEPGATE_CONCURRENCY", "run_command", "not of the form type=number"),
         ("STEPGATE_CONCURRENCY", "run_command=0", "not between 1 and 10000"),
+        ("STEPGATE_COMMAND_LIMITS", "memory_bytes", "not of the form name=value"),
+        ("STEPGATE_COMMAND_LIMITS", "memory=1GiB", "no limit 'memory'; there are cpu_s, memory_bytes"),
+        ("STEPGATE_COMMAND_LIMITS", "memory_bytes=1GB", "memory_bytes=1GB is not a number of bytes"),
+        ("STEPGATE_COMMAND_LIMITS", "memory_bytes=-1", "memory_bytes=-1 is not a number of bytes"),
+        ("STEPGATE_COMMAND_LIMITS", "memory_bytes=0", "memory_bytes=0 is not more than 0"),
+        ("STEPGATE_COMMAND_LIMITS", "memory_bytes=9999999999GiB", "is more than"),
+        ("STEPGATE_COMMAND_LIMITS", "pids=1KiB", "pids=1KiB is not a number"),
+        ("STEPGATE_COMMAND_LIMITS", "pids=0.5", "pids=0.5 is not a number"),
+        ("STEPGATE_COMMAND_LIMITS", "cpu_s=soon", "cpu_s=soon is not a duration"),
+        ("STEPGATE_COMMAND_LIMITS", "pids=1,pids=2", "pids is given twice"),
+        ("STEPGATE_COMMAND_LIMITS", "wall_s=5", "wall_s is set by STEPGATE_COMMAND_TIMEOUT_S"),
+        ("STEPGATE_COMMAND_LIMITS", "output_bytes=5", "output_bytes is set by STEPGATE_MAX_OUTPUT_BYTES"),
+        ("STEPGATE_SANDBOX_ENV", "CI,MY-NAME", "'MY-NAME' is not the name of an environment variable"),
+        ("STEPGATE_SANDBOX_ENV", "Stepgate_Model_Key", "never shown to commands"),
+        ("STEPGATE_SANDBOX_ENV", "DATABASE_URL", "never shown to commands"),
         ("STEPGATE_SANDBOX_LEVELS", "none", "bwrap-full"),
         ("STEPGATE_SANDBOX_LEVELS", ",", "at least 1 item"),
         ("STEPGATE_SANDBOX_READONLY", "data", "not an absolute path"),
         ("STEPGATE_STATE_DIR", "~no-such-user/state", "no such user"),
-        ("STEPGATE_MODEL_ROUTER", "magic", "'auto', 'offline' or 'openai'"),
+        ("STEPGATE_MODEL_ROUTER", "magic", "'auto', 'offline', 'openai' or 'smart_router'"),
         ("STEPGATE_MODEL_URL", "localhost:4000", "not a URL"),
         ("STEPGATE_URL", "ftp://example.org", "not a URL"),
         ("STEPGATE_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
@@ -140,6 +157,37 @@ def test_concurrency_is_one_number_or_one_for_each_type(monkeypatch: pytest.Monk
     assert (counts["run_command"], counts["analyze"], counts["*"]) == (1, 5, 64)
 
 
+def test_a_commands_limits_are_set_by_name_and_shown_as_they_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPGATE_COMMAND_TIMEOUT_S", "7")
+    monkeypatch.setenv("STEPGATE_MAX_OUTPUT_BYTES", "1000")
+    monkeypatch.setenv("STEPGATE_COMMAND_LIMITS", " memory_bytes=512MiB, cpu_s=1.5m ,pids=20,tmp_bytes=1000")
+    settings = load()
+    limits = bounds(settings).command
+    wanted = Limits(wall_s=7, output_bytes=1000, memory_bytes=512 << 20, cpu_s=90, pids=20, tmp_bytes=1000)
+    assert repr(limits) == repr(replace(wanted, wall_s=7.0, cpu_s=90.0))
+    shown = {item.name: item.value for item in settings.listing()}["STEPGATE_COMMAND_LIMITS"]
+    assert shown.startswith("cpu_s=90,memory_bytes=512MiB,pids=20,")
+    assert "tmp_bytes=1000B" not in shown
+    monkeypatch.setenv("STEPGATE_COMMAND_LIMITS", shown)
+    assert bounds(load()).command == wanted
+
+
+def test_without_a_setting_a_commands_limits_are_the_defaults() -> None:
+    settings = load()
+    limits = bounds(settings).command
+    assert repr(limits) == repr(
+        Limits(wall_s=float(settings.command_timeout_s), output_bytes=settings.max_output_bytes)
+    )
+
+
+def test_commands_see_only_the_variables_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bounds(load()).environment == {}
+    monkeypatch.setenv("CI", "yes")
+    monkeypatch.setenv("OTHER", "no")
+    monkeypatch.setenv("STEPGATE_SANDBOX_ENV", "CI, MISSING")
+    assert bounds(load()).environment == {"CI": "yes"}
+
+
 def test_paths_are_absolute_and_know_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("STEPGATE_WORKSPACE_ROOT", "projects/../mine")
@@ -161,7 +209,12 @@ def test_the_state_folder_follows_the_users_conventions(monkeypatch: pytest.Monk
 
 
 def test_the_levels_offered_are_those_the_sandbox_has() -> None:
-    assert set(get_args(SandboxLevel)) == {level.value for level in Level}
+    offered = Settings.model_fields["sandbox_levels"].description or ""
+    assert all(level in offered for level in Level)
+    assert load({"sandbox_levels": ", ".join(Level)}).sandbox_levels == tuple(Level)
+    with pytest.raises(InvalidValue) as caught:
+        load({"sandbox_levels": "bwrap-full,strongest"})
+    assert caught.value.field == "STEPGATE_SANDBOX_LEVELS"
 
 
 def test_the_example_file_names_every_setting_and_nothing_else() -> None:

@@ -56,6 +56,12 @@ def test_files_mounted_from_the_checkout_exist(compose: dict[str, Any]) -> None:
     assert all((ROOT / mount).is_file() for mount in mounts)
 
 
+def test_the_router_asks_nobody_twice() -> None:
+    """Each attempt is a row of ours, so nobody else may retry."""
+    config = yaml.safe_load((ROOT / "deploy" / "litellm.yaml").read_text())
+    assert config["litellm_settings"]["num_retries"] == 0
+
+
 def test_the_image_runs_as_an_ordinary_user_and_is_built_from_the_lock() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert lines[-1].startswith("CMD")

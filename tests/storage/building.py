@@ -7,6 +7,7 @@ from stepgate.domain import canonical
 from stepgate.domain import commands as c
 from stepgate.domain.ids import ChangeSetId, RequestId, RunId, StepId, WorkerId, WorkspaceId, new_id
 from stepgate.domain.journal import Head
+from stepgate.domain.quorum import ANYBODY, Quorum
 from stepgate.domain.state import Actor, Approval, Effect, Gate, RunInfo, RunState, StepResult, StepSpec
 from stepgate.storage.attachments import Attachments, ChangeSetRow
 from stepgate.storage.claim import Claim, Claims, WorkerRow
@@ -69,6 +70,7 @@ def info(workspace_id: str, **changes: Any) -> RunInfo:
         requester=PERSON,
         limits={},
         created_at=0,
+        tenant="default",
     )
     return made._replace(**changes)
 
@@ -89,14 +91,20 @@ def completion(step_id: StepId, text: str = OUTPUT, action_hash: str | None = No
     return c.Complete(WORKER, step_id, result(text), action_hash)
 
 
-def question(action_hash: str = HASH, *, expires_at: int | None = None, on_expiry: str = "reject") -> Approval:
+def question(
+    action_hash: str = HASH,
+    *,
+    expires_at: int | None = None,
+    on_expiry: str = "reject",
+    required: Quorum = ANYBODY,
+) -> Approval:
     return Approval(
         request_id=RequestId(new_id()),
         revision=0,
         action_hash=action_hash,
         risk="medium",
         rendering_sha256=digest(SHOWN),
-        required=1,
+        required=required,
         expires_at=expires_at,
         on_expiry=on_expiry,
         policy_version="builtin-1",
@@ -136,8 +144,17 @@ async def create(
     return state
 
 
+_UNTIL_DUE = """
+SELECT pg_sleep(coalesce(extract(epoch FROM max(wake_at) - clock_timestamp()), 0)) FROM stepgate.runs
+WHERE wake_at < clock_timestamp() + interval '1 second'
+"""
+
+
 async def register(claims: Claims, lease_s: float = 30.0) -> WorkerId:
+    """A worker; what was made to run is due by then, however far this process's idea of the time was ahead."""
     worker_id = WorkerId(new_id())
+    async with claims._database.session() as connection:
+        await connection.execute(_UNTIL_DUE)
     await claims.register(WorkerRow(worker_id, "host", 1, ["default"]), lease_s)
     return worker_id
 

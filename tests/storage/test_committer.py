@@ -298,7 +298,7 @@ async def test_stop_commits_what_was_submitted(database: Database, claims: Claim
     specs = chain(1)
     await create(running, workspace_id, specs)
     handle = (await claim_one(claims)).handle
-    writing = asyncio.create_task(running.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+    writing = asyncio.ensure_future(running.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
     await asyncio.sleep(0)
     await running.stop()
     assert (await writing)[-1].type is EventType.RUN_COMPLETED

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from stepgate.domain import commands as c
 from stepgate.domain.errors import Conflict, DatabaseUnavailable, SchemaMismatch
 from stepgate.domain.ids import WorkspaceId
-from stepgate.storage import schema
+from stepgate.storage import migrations, schema
 from stepgate.storage.clock import DatabaseClock
 from stepgate.storage.committer import Committer
 from stepgate.storage.database import Database
@@ -45,7 +45,7 @@ async def test_a_database_newer_than_the_code_is_refused(database_url: str, supe
 
 
 async def test_upgrade_brings_an_empty_database_to_the_newest_schema(empty_database_url: str) -> None:
-    assert await schema.state(empty_database_url) == (None, "0001")
+    assert await schema.state(empty_database_url) == (None, migrations.head())
     before = await schema.upgrade(empty_database_url)
     assert not before.fits
     assert (await schema.state(empty_database_url)).fits
@@ -125,9 +125,11 @@ def test_the_clock_moves_no_further_than_an_answer_demands(monkeypatch: pytest.M
         clock.now()
     monkeypatch.setattr(time, "monotonic_ns", lambda: 1_000_000_000)
     clock.learn(server=5_000_000, sent=999_000_000, received=1_000_000_000)
-    assert clock.now() == 5_000_500
-    clock.learn(server=5_000_200, sent=0, received=1_000_000_000)
-    assert clock.now() == 5_000_500, "a slow answer that allows the present offset changes nothing"
+    assert clock.now() == 5_000_000, "as if it was read when the answer came: never ahead of the database"
+    clock.learn(server=5_000_000, sent=0, received=1_000_000_000)
+    assert clock.now() == 5_000_000, "a slow answer that allows the present offset changes nothing"
+    clock.learn(server=5_000_300, sent=999_800_000, received=1_000_000_000)
+    assert clock.now() == 5_000_300, "a faster answer shows that more time has passed"
     clock.learn(server=5_009_000, sent=1_000_000_000, received=1_000_000_000)
     assert clock.now() == 5_009_000, "the database's clock was set forward"
 

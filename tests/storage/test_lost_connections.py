@@ -76,7 +76,7 @@ async def test_a_connection_killed_while_the_commit_waits_is_settled_by_the_head
     handle = (await claim_one(claims)).handle
     async with superuser.transaction():
         await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
-        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+        writing = asyncio.ensure_future(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
         await _until_waiting(superuser)
         await _break(superuser)
     await writing
@@ -92,7 +92,7 @@ async def test_a_commit_that_goes_on_behind_a_broken_connection_is_not_doubled(
     handle = (await claim_one(claims)).handle
     async with superuser.transaction():
         await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
-        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+        writing = asyncio.ensure_future(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
         await _until_waiting(superuser)
         committer._connection._transport.abort()
         await _until_waiting(superuser, 2)
@@ -111,7 +111,7 @@ async def test_a_statement_that_was_cancelled_is_sent_again(
     handle = (await claim_one(claims)).handle
     async with superuser.transaction():
         await superuser.execute("SELECT FROM stepgate.runs WHERE id = $1 FOR UPDATE", state.info.id)
-        writing = asyncio.create_task(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
+        writing = asyncio.ensure_future(committer.submit(handle, [completion(specs[0].id)], output(specs[0].id)))
         await _until_waiting(superuser)
         query = """
             SELECT pg_cancel_backend(pid) FROM pg_stat_activity

@@ -11,8 +11,8 @@ from stepgate.domain.ids import WorkspaceId
 from stepgate.storage import hot
 from stepgate.storage.attachments import Attachments
 from stepgate.storage.claim import CLAIM, Claims
-from stepgate.storage.committer import _SETTINGS, Committer
-from stepgate.storage.database import Database
+from stepgate.storage.committer import Committer
+from stepgate.storage.database import HOT_SETTINGS, Database
 from stepgate.storage.entry import Entry, Submission
 from tests.storage.building import (
     PERSON,
@@ -78,7 +78,7 @@ async def test_the_hot_statement_looks_every_row_up_by_its_key(
     entry = Entry(handle.run_id, handle.state, handle.head, handle.epoch)
     entry.decide(Submission([completion(specs[0].id)], output(specs[0].id), None), database.clock.now())
     assert entry.hot
-    connection = await database.connect("test", _SETTINGS)
+    connection = await database.connect("test", HOT_SETTINGS)
     try:
         plan = await plan_of(connection, hot.STATEMENT, *hot.parameters([entry]))
     finally:

@@ -9,9 +9,11 @@ from random import Random
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from stepgate.domain import canonical
 from stepgate.domain import commands as c
 from stepgate.domain.errors import StepgateError
 from stepgate.domain.ids import CallId, RunId, StepId, new_id
+from stepgate.domain.quorum import Authority, Quorum
 from stepgate.domain.state import Effect, Gate, RunState, StepSpec, StepState
 from stepgate.domain.states import CLOSED, StepStatus
 from stepgate.storage.attachments import Attachments, ModelCallRow, SettledCallRow
@@ -83,6 +85,7 @@ class Walk:
             c.Resume(PERSON),
             c.Approve(PERSON, step.id, asked, "fine"),
             c.Approve(PERSON, step.id, asked),
+            c.Approve(PERSON._replace(id="bob"), step.id, asked, None, Authority(("approver",))),
             c.Approve(PERSON, step.id, None),
             c.Reject(PERSON, step.id, asked, "no", "skip"),
             c.Skip(PERSON, step.id),
@@ -139,12 +142,16 @@ class Walk:
     def ask(self, step: StepState) -> Move:
         soon = self.random.choice([None, 1, 4_000_000_000_000_000])
         asked = question(f"{self.random.randrange(3):064x}", expires_at=soon, on_expiry="pause")
+        asked = asked._replace(required=Quorum(self.random.choice([1, 2]), exclude_requester=False))
         command, attachments = asking(step.id, asked)
         return [command], attachments
 
     def fail(self, step: StepState) -> Move:
         error = {"code": "boom", "message": 'it said "no"\n', "field": None}
-        return [c.Fail(WORKER, step.id, error, retryable=True, retry_after_ms=1)], output(step.id, '"printed"')
+        text = '"printed"'
+        kept = {"sha256": canonical.digest(text.encode()), "size": len(text)}
+        command = c.Fail(WORKER, step.id, error, retryable=True, retry_after_ms=1, output=kept)
+        return [command], output(step.id, text)
 
     def call(self, step: StepState) -> Move:
         if self.calls and self.random.random() < 0.5:

@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from stepgate.domain import canonical
 from stepgate.domain import commands as c
 from stepgate.domain.errors import NotFound
 from stepgate.domain.ids import ChangeSetId, RunId, WorkspaceId, new_id
@@ -141,9 +143,18 @@ async def test_a_changed_copy_beside_the_text_is_found(proven: Proven, change: s
         "UPDATE stepgate.approval_requests SET rendering = '{}' WHERE run_id = THE_RUN",
         "UPDATE stepgate.approval_requests SET status = 'rejected' WHERE run_id = THE_RUN",
         "UPDATE stepgate.approval_requests SET action_hash = 'b' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET tenant_id = 'acme' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.runs SET tenant_id = 'acme' WHERE id = THE_RUN",
         "UPDATE stepgate.approval_decisions SET actor = 'eve' WHERE run_id = THE_RUN",
         "UPDATE stepgate.approval_decisions SET reason = NULL WHERE run_id = THE_RUN",
         "DELETE FROM stepgate.approval_decisions WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_decisions SET on_behalf_of = 'bob' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_decisions SET settles = false WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_decisions SET roles = '[\"admin\"]' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET required = 2 WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET roles = '[[\"admin\"]]' WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET exclude_requester = true WHERE run_id = THE_RUN",
+        "UPDATE stepgate.approval_requests SET reminded = 50 WHERE run_id = THE_RUN",
         "DELETE FROM stepgate.steps WHERE run_id = THE_RUN AND number = 2",
         "INSERT INTO stepgate.step_needs SELECT run_id, need_id, 0, step_id FROM stepgate.step_needs",
     ],
@@ -207,6 +218,68 @@ async def test_a_changed_change_set_is_found(changing: Proven, statement: str) -
     verdict = await changing.verdict()
     assert not verdict.verified
     assert verdict.reason
+
+
+@pytest.fixture
+async def troubled(
+    database: Database, committer: Committer, claims: Claims, workspace_id: WorkspaceId, superuser: Any
+) -> Proven:
+    """A run with two model calls, one of them never settled, and a step that printed something and failed."""
+    specs = (spec(1), spec(2))
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    asked = [c.CallModel(WORKER, specs[0].id, new_id(), "h", "router", "small") for _ in range(2)]
+    counts = {"input": 3, "output": 5, "cached": None, "reasoning": 1}
+    told = c.SettleModel(WORKER, specs[0].id, asked[0].call_id, "ok", "m", Decimal("0.25"), "router", counts, 7)
+    await committer.submit(handle, [c.Begin(WORKER, specs[0].id)])
+    await committer.submit(handle, [*asked, told])
+    text = '{"stderr":"boom"}'
+    kept = {"sha256": canonical.digest(text.encode()), "size": len(text)}
+    error = {"code": "boom", "message": "no", "field": None}
+    await committer.submit(handle, [c.Fail(WORKER, specs[1].id, error, output=kept)], output(specs[1].id, text))
+    troubled = Proven(database, superuser, state.info.id)
+    assert (await troubled.verdict()).verified
+    return troubled
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE stepgate.steps SET output = replace(output, 'boom', 'fine') WHERE number = 2",
+        "UPDATE stepgate.steps SET output = NULL WHERE number = 2",
+        "UPDATE stepgate.model_calls SET cost_usd = 0.24 WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET cost_usd = NULL WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET cost_usd = 1 WHERE status = 'called'",
+        "UPDATE stepgate.model_calls SET tokens_input = 4 WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET tokens_cached = 0 WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET model_used = 'large' WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET model_asked = 'large' WHERE status = 'called'",
+        "UPDATE stepgate.model_calls SET cost_source = 'prices' WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET request_hash = 'i' WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET router = 'offline' WHERE status = 'called'",
+        "UPDATE stepgate.model_calls SET step_id = (SELECT id FROM stepgate.steps WHERE number = 2)",
+        "UPDATE stepgate.model_calls SET latency_ms = 8 WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET settled_at = NULL WHERE status = 'ok'",
+        "UPDATE stepgate.model_calls SET status = 'error' WHERE status = 'called'",
+        "DELETE FROM stepgate.model_calls WHERE status = 'called'",
+    ],
+)
+async def test_a_changed_model_call_or_output_of_a_failed_step_is_found(troubled: Proven, statement: str) -> None:
+    await troubled.tamper(statement)
+    verdict = await troubled.verdict()
+    assert not verdict.verified
+    assert verdict.reason
+
+
+async def test_the_output_of_a_step_that_failed_before_its_digest_was_recorded_is_allowed(
+    committer: Committer, claims: Claims, workspace_id: WorkspaceId, database: Database, superuser: Any
+) -> None:
+    (only,) = specs = (spec(1),)
+    state = await create(committer, workspace_id, specs)
+    handle = (await claim_one(claims)).handle
+    await committer.submit(handle, [c.Fail(WORKER, only.id, {"code": "boom", "message": "no", "field": None})])
+    await superuser.execute("UPDATE stepgate.steps SET output = '{}'")
+    assert (await verify(database, state.info.id)).verified
 
 
 async def test_lease_columns_are_no_part_of_the_proof(proven: Proven) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from stepgate.workspace.sandbox import bubblewrap
+from stepgate.workspace.sandbox import probing
 from tests.worker.lab import Lab, opened
 
 OpenLab = Callable[..., Awaitable[Lab]]
@@ -61,7 +61,7 @@ def no_sandbox() -> NoSandbox:
     @contextmanager
     def hidden() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bubblewrap, "candidates", tuple)
+            patch.setattr(probing, "candidates", tuple)
             yield
 
     return hidden

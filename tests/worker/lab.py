@@ -72,8 +72,9 @@ class Lab:
 
     async def create(self, steps: Plan, *, start: bool = True, **more: Any) -> RunId:
         """A run of these steps, started unless told otherwise."""
-        path = str(more.pop("workspace", self.workspace))
-        new = NewRun(goal="try it", workspace_path=path, steps=[dict(step) for step in steps], start=start, **more)
+        path = more.pop("workspace", self.workspace)
+        more = {"workspace_path": None if path is None else str(path), "workspace": more.pop("named", None)} | more
+        new = NewRun(goal="try it", steps=[dict(step) for step in steps], start=start, **more)
         return (await self.stack.engine.create(new, PERSON)).info.id
 
     async def state(self, run_id: RunId) -> RunState:
@@ -100,7 +101,7 @@ class Lab:
         return step_of(await self.until(run_id, lambda state: step_of(state, key).status == status), key)
 
     async def until_idle(self) -> None:
-        """Until the worker has put every run down."""
+        """Until the worker has put every run down, and their layers are gone."""
 
         async def idle() -> bool:
             if self.worker._drives:
@@ -108,6 +109,7 @@ class Lab:
             return not self.worker.busy
 
         await eventually(idle, lambda: "the worker still has runs in hand")
+        await asyncio.to_thread(self.worker._tools.layers.settle)
 
     async def until_available(self) -> None:
         """Until the database answers this process again."""

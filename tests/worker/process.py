@@ -2,20 +2,21 @@
 
     python -m tests.worker.process DATABASE_URL FOLDER POINT SETTINGS
 
-The points, in order: `begun` (the start is recorded), `computed` (the change set is recorded), `marked` (it is about to
-be applied), `half` (some of it is), `applied` (all of it is), `completed` (that is recorded); `never` is none of them.
+The points, in order: `shown` (what a preview came to is kept, nobody is asked yet), `begun` (the start is recorded),
+`computed` (the change set is recorded), `marked` (it is about to be applied), `half` (some of it is), `applied` (all of
+it is), `completed` (that is recorded); `never` is none of them.
 """
 
 import asyncio
 import json
-import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stepgate.worker import applying, attempt
+from stepgate.worker import applying, executing, previewing
 from stepgate.workspace import apply as workspace_apply
 from stepgate.workspace.locks import ApplyMarks
 from tests.worker.lab import opened
@@ -23,7 +24,8 @@ from tests.worker.lab import opened
 
 def stand_still() -> None:
     """Until SIGCONT comes, or SIGKILL."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # To this thread: to the process, others may take it up, and this one would go on until they do.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def after(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,8 +65,9 @@ def applied(*args: Any) -> Any:
 
 
 POINTS: dict[str, tuple[Any, str, Any]] = {
-    "begun": (attempt._Execution, "_begin", after(attempt._Execution._begin)),
-    "computed": (attempt, "apply_computed", before(applying.apply_computed)),
+    "shown": (previewing, "keep", after(previewing.keep)),
+    "begun": (executing._Execution, "_begin", after(executing._Execution._begin)),
+    "computed": (executing, "apply_computed", before(applying.apply_computed)),
     "marked": (applying, "apply", before(workspace_apply.apply)),
     "half": (applying, "apply", half),
     "applied": (applying, "apply", applied),

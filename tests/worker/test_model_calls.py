@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from stepgate.domain.errors import ModelUnavailable
+from stepgate.engine.costs import CostFilter, Group
 from stepgate.llm.offline import OfflineModel
-from stepgate.llm.protocol import ModelAnswer, ModelRequest
+from stepgate.llm.protocol import ModelAnswer, ModelRequest, OnText
 from tests.worker.conftest import LoseLease, OpenLab
 from tests.worker.lab import PERSON, Lab, eventually, statuses, step_of
-from tests.worker.upstream import SILENCE, Reply, Upstream, serving
+from tests.worker.upstream import HALF, PRICE, SILENCE, Reply, Upstream, serving
 
 ASK = {"key": "a", "type": "analyze", "input": {"instruction": "why?"}, "retry": {"max_attempts": 1}}
 WRITE = {"key": "w", "type": "edit_file", "input": {"path": "a.txt", "instruction": "say hello"}}
@@ -27,7 +29,7 @@ async def upstream(superuser: Any) -> AsyncIterator[Upstream]:
 @pytest.fixture
 async def asking(open_lab: OpenLab, upstream: Upstream) -> Lab:
     """A process whose models are behind the upstream."""
-    return await open_lab(**upstream.settings)
+    return await open_lab(**upstream.settings, model_tiers="simple=small")
 
 
 async def calls(upstream: Upstream) -> list[tuple[str, Decimal | None, int | None]]:
@@ -42,9 +44,94 @@ async def test_a_call_is_recorded_before_it_leaves_and_settled_when_it_is_back(a
     assert await calls(upstream) == [("ok", Decimal("0.25"), 10)]
     assert await asking.events(run_id, "a") == ["step.started", "model.called", "model.settled", "step.completed"]
     assert (state.usage.total_usd, state.usage.input, state.usage.output) == (Decimal("0.25"), 10, 5)
-    cost = await asking.stack.queries.cost(run_id)
+    cost = await asking.stack.costs.of_run(run_id)
     assert (cost.total_cost_usd, cost.calls, cost.unknown_calls) == ("0.25", 1, 0)
     await asking.verify(run_id)
+
+
+async def test_everything_the_router_told_of_an_attempt_is_in_its_row(asking: Lab, upstream: Upstream) -> None:
+    said = ("x-litellm-call-id: r1", "x-litellm-model-name: openai/gpt-4o-mini", "x-litellm-attempted-retries: 0")
+    upstream.prepare(
+        Reply(429, "slow", ("retry-after-ms: 1",)), Reply(headers=(PRICE, *said, "llm_provider-x-request-id: u1"))
+    )
+    run_id = await asking.create([{**ASK, "input": {"instruction": "why?", "tier": "simple"}}])
+    await asking.until_status(run_id, "completed")
+    rows = await upstream.superuser.fetch("SELECT * FROM stepgate.model_calls ORDER BY called_at, id")
+    refused, answered = (dict(row) for row in rows)
+    assert refused["request_hash"] == answered["request_hash"]
+    assert (refused["status"], refused["http_status"], refused["cost_usd"]) == ("model_rate_limited", 429, 0)
+    told = {
+        name: answered[name] for name in ("router", "provider", "model_asked", "model_used", "status", "cost_source")
+    }
+    assert list(told.values()) == ["openai", "openai", "small", "gpt-4o-mini", "ok", "litellm.header"]
+    assert [answered[f"tokens_{kind}"] for kind in ("input", "output", "cached", "reasoning")] == [10, 5, None, None]
+    assert json.loads(answered["request_ids"]) == {"request": "r1", "response": "c1", "upstream": "u1"}
+    assert (answered["finish_reason"], answered["cache_hit"], answered["retries"]) == ("stop", False, 0)
+    assert answered["latency_ms"] >= 0
+    assert answered["called_at"] <= answered["settled_at"]
+
+
+async def test_a_router_that_answers_500_to_everything_is_asked_once_more_and_not_longer(
+    open_lab: OpenLab, upstream: Upstream
+) -> None:
+    upstream.prepare(Reply(500, "it failed", ("retry-after-ms: 1",)))
+    lab = await open_lab(**{**upstream.settings, "model_router": "smart_router", "model_default": None})
+    number = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    run_id = await lab.create([{**ASK, "input": {"instruction": "why?", "schema": number}}])
+    await lab.until_status(run_id, "failed")
+    assert len(upstream.known) == 2
+
+
+async def test_what_a_cache_avoided_is_kept_beside_the_cost_of_nothing(asking: Lab, upstream: Upstream) -> None:
+    upstream.prepare(Reply(headers=(PRICE, "x-litellm-cache-key: k1")))
+    run_id = await asking.create([ASK])
+    await asking.until_status(run_id, "completed")
+    cost = await asking.stack.costs.of_run(run_id)
+    assert (cost.total_cost_usd, cost.avoided_cost_usd, cost.estimated_savings_usd) == ("0", "0.25", None)
+    assert [(one.source, one.avoided_cost_usd) for one in cost.by_source] == [("router_cache", "0.25")]
+    await asking.verify(run_id)
+
+
+async def test_an_answer_is_shown_as_it_comes_and_only_the_whole_of_it_is_recorded(
+    asking: Lab, upstream: Upstream
+) -> None:
+    upstream.prepare(HALF)
+    run_id = await asking.create([ASK])
+    await asking.until(run_id, lambda state: step_of(state, "a").status == "running")
+    step_id = (await asking.step(run_id, "a")).id
+
+    async def shown() -> bool:
+        found = await asking.stack.queries.live_output(run_id, step_id, 0)
+        return [(item.stream, item.text) for item in found.items] == [("model", "half ")]
+
+    await eventually(shown, lambda: "nothing is shown")
+    upstream.awake.set()
+    await asking.until_status(run_id, "completed")
+    output = await asking.stack.queries.output(run_id, step_id)
+    assert output.output["text"] == "half an answer"
+    assert (await asking.stack.queries.live_output(run_id, step_id, 0)).ended
+    await asking.verify(run_id)
+
+
+async def test_costs_over_runs_are_grouped_and_filtered(asking: Lab, upstream: Upstream) -> None:
+    upstream.prepare(Reply(), Reply(headers=()), Reply())
+    for team in ("blue", "red", "blue"):
+        run_id = await asking.create([ASK], labels={"team": team})
+        await asking.until_status(run_id, "completed")
+    query = asking.stack.costs.over_runs
+    by_team = await query(Group.LABEL, "team", CostFilter("default"))
+    assert [(one.name, one.runs, one.calls, one.known_cost_usd, one.total_cost_usd) for one in by_team.items] == [
+        ("blue", 2, 2, "0.5", "0.5"),
+        ("red", 1, 1, "0", None),
+    ]
+    (day,) = (await query(Group.DAY, None, CostFilter("default", labels={"team": "blue"}))).items
+    assert (day.runs, day.known_cost_usd, day.tokens.input) == (2, "0.5", 20)
+    (model,) = (await query(Group.MODEL, None, CostFilter("default"))).items
+    assert (model.name, model.unknown_calls) == ("m1", 1)
+    assert [one.runs for one in (await query(Group.REQUESTER, None, CostFilter("default"))).items] == [3]
+    after = datetime.now(UTC) + timedelta(hours=1)
+    assert (await query(Group.DAY, None, CostFilter("default", since=after))).items == []
+    assert len((await query(Group.DAY, None, CostFilter("default", until=after))).items) == 1
 
 
 async def test_a_router_that_does_not_say_the_price_leaves_the_cost_unknown(asking: Lab, upstream: Upstream) -> None:
@@ -52,8 +139,9 @@ async def test_a_router_that_does_not_say_the_price_leaves_the_cost_unknown(aski
     run_id = await asking.create([ASK])
     await asking.until_status(run_id, "completed")
     assert await calls(upstream) == [("ok", None, 10)]
-    cost = await asking.stack.queries.cost(run_id)
+    cost = await asking.stack.costs.of_run(run_id)
     assert (cost.total_cost_usd, cost.unknown_calls) == (None, 1)
+    assert [(call.key, call.model, call.status) for call in cost.unknown] == [("a", "m1", "ok")]
     await asking.verify(run_id)
 
 
@@ -101,7 +189,7 @@ async def test_a_call_that_is_stopped_by_its_time_limit_counts_as_unknown(asking
     assert step.error is not None
     assert step.error["code"] == "timeout"
     assert await calls(upstream) == [("interrupted", None, None)]
-    cost = await asking.stack.queries.cost(run_id)
+    cost = await asking.stack.costs.of_run(run_id)
     assert (cost.total_cost_usd, cost.known_cost_usd, cost.unknown_calls) == (None, "0", 1)
     await asking.verify(run_id)
 
@@ -136,8 +224,8 @@ async def test_a_crash_between_call_and_answer_leaves_an_unknown_call_and_not_a_
     assert step_of(state, "a").attempt == 1
     upstream.awake.set()
     await lost.until_idle()
-    assert await calls(upstream) == [("called", None, None), ("ok", Decimal("0.25"), 10)]
-    cost = await successor.stack.queries.cost(run_id)
+    assert await calls(upstream) == [("lost", None, None), ("ok", Decimal("0.25"), 10)]
+    cost = await successor.stack.costs.of_run(run_id)
     assert (cost.total_cost_usd, cost.known_cost_usd, cost.unknown_calls) == (None, "0.25", 1)
     await successor.verify(run_id)
 
@@ -161,7 +249,7 @@ async def test_a_fault_of_the_client_itself_settles_the_call_as_unknown(
 async def test_a_request_the_router_cannot_take_at_all_costs_nothing(
     lab: Lab, superuser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(self: OfflineModel, request: ModelRequest) -> ModelAnswer:
+    async def refuse(self: OfflineModel, request: ModelRequest, on_text: OnText | None) -> ModelAnswer:
         raise ModelUnavailable("no such model here", code="no_model")
 
     monkeypatch.setattr(OfflineModel, "complete", refuse)
@@ -169,7 +257,7 @@ async def test_a_request_the_router_cannot_take_at_all_costs_nothing(
     await lab.until_status(run_id, "failed")
     rows = await superuser.fetch("SELECT status, cost_usd FROM stepgate.model_calls")
     assert [tuple(row) for row in rows] == [("no_model", Decimal(0))]
-    assert (await lab.stack.queries.cost(run_id)).total_cost_usd == "0"
+    assert (await lab.stack.costs.of_run(run_id)).total_cost_usd == "0"
 
 
 async def test_what_a_model_wrote_is_shown_first_and_applied_as_it_was_approved(

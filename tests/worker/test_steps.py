@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from stepgate.workspace.sandbox.levels import Level
 from tests.worker.conftest import LoseLease, NoSandbox, OpenLab
 from tests.worker.lab import PERSON, Lab, Plan, statuses, step_of
 from tests.worker.steps import Kit
@@ -228,7 +229,7 @@ async def test_a_failure_the_plan_allows_counts_as_done(lab: Lab) -> None:
     state = await lab.until_status(run_id, "completed")
     assert statuses(state) == {"bad": "failed", "next": "completed"}
     error = step_of(state, "bad").error
-    assert error == {"code": "invalid_value", "message": "this cannot be", "field": "input.name"}
+    assert error == {"code": "invalid_value", "message": "this cannot be (name another)", "field": "input.name"}
 
 
 async def test_after_a_failure_siblings_finish_and_dependents_are_cancelled(lab: Lab) -> None:
@@ -308,6 +309,25 @@ async def test_without_a_sandbox_no_command_runs_and_the_run_waits_for_one(
     await able.until_status(run_id, "completed")
     assert (able.workspace / "done.txt").read_text() == "yes\n"
     await able.verify(run_id)
+
+
+async def test_a_step_that_wants_a_stronger_sandbox_waits_for_a_worker_that_has_it(open_lab: OpenLab) -> None:
+    weak = await open_lab(sandbox_levels=(Level.BWRAP_NOPROC,))
+    assert weak.stack.sandbox is not None
+    wanted = {"argv": ["sh", "-c", "echo yes > done.txt"], "sandbox": "bwrap-full"}
+    run_id = await weak.create([{"key": "c", "type": "run_command", "input": wanted}])
+    state = await weak.until_status(run_id, "paused")
+    assert (state.reason, statuses(state)) == ("sandbox_unavailable", {"c": "pending"})
+    run = await weak.stack.queries.run(run_id)
+    assert [reason.kind for reason in run.waiting_for] == ["sandbox"]
+    await weak.until_idle()
+    await weak.worker.stop()
+    strong = await open_lab()
+    await strong.engine.resume(run_id, PERSON)
+    await strong.approve(run_id, "c")
+    await strong.until_status(run_id, "completed")
+    assert (strong.workspace / "done.txt").read_text() == "yes\n"
+    await strong.verify(run_id)
 
 
 async def test_a_sandbox_lost_after_the_approval_pauses_the_run_and_keeps_the_approval(

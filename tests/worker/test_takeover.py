@@ -28,6 +28,7 @@ from tests.worker.lab import (
     step_of,
     until_processes,
 )
+from tests.worker.rules import PREVIEW, policy_file
 from tests.worker.steps import MAY_DIE
 
 COMMAND = {
@@ -252,6 +253,31 @@ async def test_a_step_that_blocks_its_worker_does_not_cost_the_lease(open_lab: O
     await asyncio.to_thread(thread.join)
     assert (await lab.output(run_id, "s")) == {"released": True}
     assert lab.worker.id == worker_id
+
+
+async def test_a_worker_killed_before_it_asks_about_a_preview_leaves_one_question_and_no_layer(
+    open_lab: OpenLab, begin: Begin, expire: Expire, tmp_path: Path
+) -> None:
+    policy = policy_file(tmp_path, PREVIEW)
+    watching = await open_lab(worker=False)
+    (watching.workspace / "log").write_text("before\n")
+    (watching.workspace / "old").write_text("")
+    run_id = await watching.create([COMMAND])
+    victim = begin("shown", policy=str(policy))
+    worker_id = await victim.ready()
+    await victim.stands_still()
+    victim.kill()
+    assert await watching.events(run_id, "c") == ["step.preparing"]
+    await expire(worker_id)
+    successor = await open_lab(policy=policy)
+    await successor.approve(run_id, "c")
+    await successor.until_status(run_id, "completed")
+    await successor.until_idle()
+    events = await successor.events(run_id, "c")
+    assert (events.count("approval.requested"), events.count("step.computed")) == (1, 1)
+    assert files(watching.workspace) == AFTER
+    assert not any((tmp_path / "state" / "layers").iterdir())
+    await successor.verify(run_id)
 
 
 async def test_a_second_worker_takes_over_what_a_lost_one_was_doing(open_lab: OpenLab, lose_lease: LoseLease) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from stepgate.domain.errors import Conflict, IllegalTransition
+from stepgate.domain.errors import Conflict, IllegalTransition, WorkspaceConflict
 from stepgate.domain.ids import RunId
+from tests.worker.conftest import OpenLab
 from tests.worker.lab import PERSON, Lab, step_of
 
 PLAN = [
@@ -26,6 +27,10 @@ def files(folder: Path) -> Mapping[str, str]:
 
 @pytest.fixture
 async def done(lab: Lab) -> RunId:
+    return await changed(lab)
+
+
+async def changed(lab: Lab) -> RunId:
     """A run that has changed its workspace in three steps."""
     for name, text in BEFORE.items():
         (lab.workspace / name).write_text(text)
@@ -90,11 +95,31 @@ async def test_a_cancelled_run_can_be_undone(lab: Lab) -> None:
     assert (await lab.state(run_id)).status == "cancelled"
 
 
-async def test_an_undo_that_would_overwrite_a_person_s_edit_asks_and_then_fails_with_the_paths(
-    lab: Lab, done: RunId
-) -> None:
+async def test_an_undo_that_would_overwrite_a_person_s_edit_is_refused_with_the_paths(lab: Lab, done: RunId) -> None:
     (lab.workspace / "a.txt").write_text("mine\n")
+    (lab.workspace / "d" / "mine").write_text("mine\n")
+    head = (await lab.state(done)).last_at
+    for to in (None, "one"):
+        with pytest.raises(WorkspaceConflict) as caught:
+            await lab.engine.undo(done, PERSON, to)
+        assert caught.value.details["paths"] == ["a.txt"]
+    (lab.workspace / "a.txt").write_text("third\n")
+    with pytest.raises(WorkspaceConflict) as caught:
+        await lab.engine.undo(done, PERSON)
+    assert caught.value.details["paths"] == ["d/mine"]
+    assert (await lab.state(done)).last_at == head
+    assert files(lab.workspace) == AFTER_ALL | {"d/mine": "mine\n"}
+    await undo(lab, done, to="two")
+    assert files(lab.workspace) == {"a.txt": "first\nmore\n", "d/new": "x\n", "d/mine": "mine\n"}
+
+
+async def test_an_edit_after_an_undo_was_asked_for_fails_it_with_the_paths(open_lab: OpenLab) -> None:
+    lab = await open_lab()
+    done = await changed(lab)
+    await lab.worker.stop()
     _, step_id = await lab.engine.undo(done, PERSON)
+    (lab.workspace / "a.txt").write_text("mine\n")
+    lab = await open_lab()
     state = await lab.until(done, lambda state: state.steps[step_id].status == "awaiting_approval")
     view = await lab.stack.queries.step(done, step_id)
     assert view.approval is not None
@@ -132,3 +157,58 @@ async def test_a_run_that_changed_nothing_has_nothing_to_undo(lab: Lab) -> None:
     step = await undo(lab, run_id)
     assert step.status == "completed"
     assert step_of(await lab.state(run_id), "n").status == "completed"
+
+
+def editing(path: str, content: str) -> dict[str, Any]:
+    return {"key": "e", "type": "edit_file", "input": {"path": path, "content": content}}
+
+
+async def test_an_undo_stops_at_what_a_later_run_changed_and_goes_around_it_where_it_may(lab: Lab, done: RunId) -> None:
+    later = await lab.create([editing("d/new", "later\n")])
+    await lab.approve(later, "e")
+    await lab.until_status(later, "completed")
+    with pytest.raises(WorkspaceConflict) as caught:
+        await lab.engine.undo(done, PERSON)
+    assert caught.value.details["paths"] == ["d/new"]
+    await undo(lab, done, to="two")
+    assert files(lab.workspace) == {"a.txt": "first\nmore\n", "d/new": "later\n"}
+    await undo(lab, later)
+    await undo(lab, done)
+    assert files(lab.workspace) == BEFORE
+    for run_id in (done, later):
+        await lab.verify(run_id)
+
+
+async def test_what_is_too_large_to_be_kept_is_named_before_the_approval_and_not_undone(open_lab: OpenLab) -> None:
+    lab = await open_lab(undo_max_bytes=10)
+    (lab.workspace / "big").write_text("more than ten bytes\n")
+    (lab.workspace / "small").write_text("small\n")
+    command = {"key": "c", "type": "run_command", "input": {"command": "rm big; mv small moved"}}
+    edits = [editing("big", "twenty and some bytes\n"), editing("small", "tiny\n") | {"key": "s"}]
+    run_id = await lab.create([*edits, command])
+    asked = await lab.until_step(run_id, "e", "awaiting_approval")
+    view = await lab.stack.queries.step(run_id, asked.id)
+    assert view.approval is not None
+    assert view.approval.rendering is not None
+    assert view.approval.rendering["cannot_undo"] == ["big"]
+    for key in ("e", "s"):
+        await lab.approve(run_id, key)
+    asked = await lab.until_step(run_id, "c", "awaiting_approval")
+    view = await lab.stack.queries.step(run_id, asked.id)
+    assert view.approval is not None
+    assert view.approval.rendering is not None
+    assert view.approval.rendering["undo_max_bytes"] == 10
+    await lab.approve(run_id, "c")
+    await lab.until_status(run_id, "completed")
+    assert (await lab.output(run_id, "e"))["cannot_undo"] == ["big"]
+    # What an earlier step left is stored, however large.
+    assert "cannot_undo" not in await lab.output(run_id, "c")
+    diff = await lab.stack.queries.diff(run_id)
+    assert diff.cannot_undo == ["big"]
+    assert "# cannot be undone" in diff.diff
+    with pytest.raises(Conflict) as caught:
+        await lab.engine.undo(run_id, PERSON)
+    assert (caught.value.reason_code, caught.value.details["paths"]) == ("cannot_undo", ["big"])
+    await undo(lab, run_id, to="e")
+    assert files(lab.workspace) == {"big": "twenty and some bytes\n", "small": "small\n"}
+    await lab.verify(run_id)

@@ -81,6 +81,25 @@ def test_everything_a_set_says_is_so_afterwards(root: Root, workspace: Path, blo
     assert applied_state(root, change_set)[0] == "after"
 
 
+@pytest.mark.parametrize("path", ["edited", "kept"])
+def test_a_file_that_somebody_saved_meanwhile_keeps_its_time(
+    root: Root, workspace: Path, blobs: BlobStore, path: str
+) -> None:
+    trees.write(workspace, BEFORE)
+    touched = {**AFTER, "kept": File(b"kept", mtime_ns=1_600_000_000_000_000_000)}
+    change_set = trees.between(BEFORE, touched, blobs)
+
+    def save(point: str) -> None:
+        if point == "placed:edited":
+            (workspace / "draft").write_bytes(b"the person's")
+            (workspace / "draft").replace(workspace / path)
+
+    began = time.time_ns() - 1_000_000_000
+    apply(root, change_set, blobs, on_point=save)
+    assert (workspace / path).read_bytes() == b"the person's"
+    assert (workspace / path).stat().st_mtime_ns > began
+
+
 def test_applying_again_changes_nothing(root: Root, workspace: Path, blobs: BlobStore) -> None:
     trees.write(workspace, BEFORE)
     change_set = trees.between(BEFORE, AFTER, blobs)

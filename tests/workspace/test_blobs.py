@@ -1,8 +1,8 @@
+import gc
 import hashlib
 import os
 import stat
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -177,12 +177,24 @@ def test_threads_and_stores_share_one_folder(blobs: BlobStore) -> None:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
-def test_what_a_killed_writer_left_is_swept_a_day_later(blobs: BlobStore) -> None:
-    old, new = blobs.root / "incoming/old", blobs.root / "incoming/new"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (two_days_ago, two_days_ago))
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(blobs: BlobStore) -> None:
+    incoming = blobs.root / "incoming"
+    left = incoming / "left"
+    left.mkdir()
+    (left / "half").write_bytes(b"half")
+    path, descriptor = blobs._temporary()
+    os.close(descriptor)
     BlobStore(blobs.root)
-    assert not old.exists()
-    assert new.exists()
+    assert [found.name for found in incoming.iterdir()] == [Path(path).parent.name]
+    assert Path(path).exists()
+
+
+def test_a_store_that_ends_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    name = store.put(b"kept")
+    _, descriptor = store._temporary()
+    os.close(descriptor)
+    del store
+    gc.collect()
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert BlobStore(tmp_path).get(name) == b"kept"

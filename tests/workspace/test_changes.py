@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from stepgate.domain.errors import ChangeRefused, IntegrityError, PathRefused
 from stepgate.workspace.changes import FIRST_REV, Change, ChangeSet, Kind, Node, Op, next_rev
+from stepgate.workspace.paths import is_protected
 
 SHA = "ab" * 32
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -19,7 +20,9 @@ nodes = st.one_of(
     st.builds(Node.folder, st.integers(0, 0o777), st.integers(0, 2**62)),
     st.builds(Node.symlink, st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1)),
 )
-names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00/."), min_size=1, max_size=5)
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00/."), min_size=1, max_size=5).filter(
+    lambda name: not is_protected(name)
+)
 change_sets = st.dictionaries(names, st.tuples(st.none() | nodes, nodes), max_size=6).map(
     lambda drawn: ChangeSet.of(Change(path, *sides) for path, sides in drawn.items())
 )

@@ -65,13 +65,19 @@ def test_a_normalised_path_is_a_fixed_point_and_never_climbs(path: str) -> None:
         ".git /x",
         "\ufeff.git",
         ".ġit/.git",
+        "GIT~1/config",
+        "a/git~1",
+        ".git::$INDEX_ALLOCATION/config",
+        ".git:stream",
     ],
 )
 def test_git_is_protected_in_every_spelling(path: str) -> None:
     assert is_protected(path)
 
 
-@pytest.mark.parametrize("path", [".gitignore", "git", "a.git", ".github/workflows/x", "x/.gitattributes", "ü.git"])
+@pytest.mark.parametrize(
+    "path", [".gitignore", "git", "a.git", ".github/workflows/x", "x/.gitattributes", "ü.git", "git~10", "x:.git"]
+)
 def test_names_that_only_resemble_git_are_free(path: str) -> None:
     assert not is_protected(path)
 

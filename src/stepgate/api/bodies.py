@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from stepgate.api.access import ACCESS, admit
 from stepgate.api.problems import Refused
 from stepgate.domain import canonical
 from stepgate.domain.errors import InvalidValue, Problem
@@ -57,12 +58,15 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that reads bodies so."""
+    """A route that asks who calls before it looks at anything, and reads bodies so."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
+        (method,) = self.methods or {"GET"}
+        role = ACCESS[method, self.path]
 
         async def strict(request: Request) -> Response:
+            await admit(request, role)
             if request.method in ("GET", "HEAD"):
                 return await answer(request)
             checked = StrictRequest(request.scope, request.receive)

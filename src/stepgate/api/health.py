@@ -32,7 +32,8 @@ async def _health(services: Services) -> views.Health:
     running = worker is not None and worker.running
     # A process without a worker leaves commands to others and needs no sandbox.
     able = worker is None or (running and not services.sandbox.degraded)
-    sound = able and router_health.status != "failing"
+    policy = services.policies.health()
+    sound = able and router_health.status != "failing" and policy.error is None
     return views.Health(
         status="down" if not database.ok else "ok" if sound else "degraded",
         version=__version__,
@@ -45,4 +46,5 @@ async def _health(services: Services) -> views.Health:
             detail=router_health.detail,
         ),
         worker=views.WorkerHealth(running=running, driving=0 if worker is None else worker.driving),
+        policy=policy,
     )

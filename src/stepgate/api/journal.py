@@ -1,4 +1,4 @@
-"""What can be proved about a run: its events, its cost, and that both are as they were recorded."""
+"""What can be proved about a run: its events, and that they are as they were recorded."""
 
 from fastapi import APIRouter
 
@@ -14,12 +14,6 @@ router = APIRouter(prefix="/v1/agent-runs/{run_id}", tags=["journal"], route_cla
 async def list_events(run_id: RunPath, services: ServicesDep, page: Paging) -> views.Page[views.Event]:
     """The journal, from its first event; `hash` is sha256(`prev_hash` || `body`)."""
     return await services.queries.events(run_id, cursor=page.cursor, limit=page.limit)
-
-
-@router.get("/cost", summary="A run's cost", responses=documents.read(404))
-async def get_cost(run_id: RunPath, services: ServicesDep) -> views.Cost:
-    """By step and by model. A call whose cost nobody told makes the total unknown (null), never 0."""
-    return await services.queries.cost(run_id)
 
 
 @router.get("/verify", summary="Verify a run", responses=documents.read(404))

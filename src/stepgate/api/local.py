@@ -1,35 +1,23 @@
-"""The rules of an API that has no keys yet: this machine's own pages and programs only, decisions with a secret.
+"""The rules of every request: this service under its own names only, and no writes from other sites' pages.
 
 1. `Host` must be a loopback name or one that is configured; another one means that a name of somebody else's was
    made to point here (DNS rebinding), so nothing is answered at all, not even reads.
 2. Whatever writes is refused when the browser says that another site's page sent it: an `Origin` that is not this
    very host and port, or a `Sec-Fetch-Site` other than `same-origin` and `none`. Programs send neither.
-3. A decision (approve, reject, skip) needs `Authorization: Bearer <local secret>`; the secret lies in a 0600 file of
-   the state folder. With local trust (`STEPGATE_LOCAL_TRUST=1`) a caller whose connection comes from a loopback
-   address may leave it out; a wrong secret is refused even then. Behind a proxy on the same machine every
-   connection comes from loopback, so local trust must stay off there.
-4. A request counts as the command line's (`Stepgate-Channel: cli`) only with the local secret; else it is the API's.
-5. An approval without a hash (an empty body) needs local trust, whatever secret came with it; it is accepted only
-   for the first revision of a question and is journaled as implied.
+
+Who may call is said in `access`.
 """
 
-import hmac
 import ipaddress
 from collections.abc import Collection
-from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request, Security
-from fastapi.security import HTTPBearer
-from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stepgate.api.channel import CHANNEL_HEADER, CHANNELS
 from stepgate.api.problems import Refused, refusal
-from stepgate.api.services import LOCAL_ACTOR, Services, services_of
-from stepgate.domain.errors import Problem, Unauthenticated
-from stepgate.domain.state import Actor
+from stepgate.api.services import Services
+from stepgate.domain.errors import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 ALWAYS = {
@@ -122,51 +110,3 @@ def _foreign(header: str, value: str, code: str, fix: str) -> Refused:
     shown = value[:200] or "nothing"
     fault = Problem(header, f"{shown} is not this service", fix)
     return Refused(403, f"{header} is {shown}, which is not this service", code=code, faults=(fault,))
-
-
-_bearer = HTTPBearer(
-    scheme_name="LocalSecret",
-    description="The local secret: the content of the 0600 file `local-secret` in the state folder.",
-    auto_error=False,
-)
-
-
-def require_secret(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-) -> None:
-    """Rule 3. Raises Unauthenticated."""
-    services = services_of(request)
-    if credentials is not None:
-        if _is_secret(credentials.credentials, services):
-            return
-        raise _unauthenticated("this is not the local secret")
-    if "authorization" in request.headers:
-        raise _unauthenticated("Authorization is not of the form: Bearer <local secret>")
-    if services.local_trust and request.client is not None and is_loopback(request.client.host):
-        return
-    raise _unauthenticated("a decision needs the local secret")
-
-
-def _is_secret(text: str, services: Services) -> bool:
-    return hmac.compare_digest(text.encode(), services.local_secret.encode())
-
-
-def _caller(request: Request) -> Actor:
-    """Rule 4: who asks, and by what."""
-    channel = request.headers.get(CHANNEL_HEADER)
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if channel in CHANNELS and scheme.lower() == "bearer" and _is_secret(token.strip(), services_of(request)):
-        return Actor(LOCAL_ACTOR.id, LOCAL_ACTOR.kind, channel)
-    return LOCAL_ACTOR
-
-
-CallerDep = Annotated[Actor, Depends(_caller)]
-
-
-def _unauthenticated(message: str) -> Unauthenticated:
-    return Unauthenticated(
-        message,
-        code="local_secret_required",
-        field="Authorization",
-        fix="send Authorization: Bearer <content of the file local-secret in the state folder>",
-    )

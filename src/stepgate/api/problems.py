@@ -27,6 +27,7 @@ STATUS: Mapping[type[StepgateError], int] = {
     errors.StepgateError: 500,
     errors.InvalidValue: 422,
     errors.InvalidPlan: 422,
+    errors.InvalidPolicy: 422,
     errors.InvalidReference: 422,
     errors.PathRefused: 422,
     errors.NotFound: 404,
@@ -36,6 +37,7 @@ STATUS: Mapping[type[StepgateError], int] = {
     errors.StaleApproval: 409,
     errors.StaleSteps: 409,
     errors.NoSteps: 409,
+    errors.BudgetExhausted: 409,
     errors.IdempotencyMismatch: 422,
     errors.EditConflict: 409,
     errors.WorkspaceConflict: 409,
@@ -62,6 +64,7 @@ TRANSPORT = {
     405: ("method_not_allowed", "Method not allowed"),
     413: ("too_large", "Request too large"),
     415: ("unsupported_media_type", "Unsupported media type"),
+    429: ("too_many_requests", "Too many requests"),
 }
 """Errors that HTTP itself has: code and title by status."""
 
@@ -82,12 +85,21 @@ class ProblemDocument(BaseModel):
 class Refused(Exception):
     """A request that HTTP itself refuses, before any rule of the domain is asked."""
 
-    def __init__(self, status: int, detail: str, *, code: str | None = None, faults: Sequence[Problem] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str | None = None,
+        faults: Sequence[Problem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.code = code
         self.faults = faults
+        self.headers = dict(headers or {})
 
 
 def document(
@@ -112,9 +124,10 @@ def document(
     return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def refusal(refused: Refused, headers: Mapping[str, str] | None = None) -> Response:
+def refusal(refused: Refused) -> Response:
     code, title = TRANSPORT[refused.status]
-    return document(refused.status, refused.code or code, title, refused.detail, refused.faults, headers=headers)
+    told = (refused.status, refused.code or code, title, refused.detail)
+    return document(*told, refused.faults, headers=refused.headers)
 
 
 def status_of(error: StepgateError) -> int:

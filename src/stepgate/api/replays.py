@@ -1,7 +1,8 @@
 """`Idempotency-Key`: a request that is sent again is answered again and never carried out twice.
 
 The key is recorded in the transaction of what it asked for. The answer to a repetition has the same status and
-names the same run and steps; they are shown as they are now, and `Idempotency-Replayed: true` says so. A request
+names the same run and steps; they are shown as they are now, and `Idempotency-Replayed: true` says so. A key is its
+caller's own: another caller's key of the same text is another key. A request
 that was refused left no record, so it may be corrected and sent again under its key.
 """
 
@@ -13,6 +14,7 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from stepgate.api.access import PrincipalDep
 from stepgate.api.services import services_of
 from stepgate.domain import canonical
 from stepgate.domain.errors import Conflict, IdempotencyMismatch, InvalidValue
@@ -36,10 +38,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was carried out: the run it concerns and the steps it named, in the order of the journal."""
+    """What was carried out: the run it concerns and the steps it named, in the order of the journal.
+
+    `workspace` is the name that was given, where the request was about no run.
+    """
 
     run_id: RunId
     steps: Sequence[StepId] = ()
+    workspace: str = ""
 
 
 Act = Callable[[IdempotencyRow | None], Awaitable[Done]]
@@ -72,7 +78,7 @@ class Once:
         return _response(await tell(done))
 
     async def _done_before(self, row: IdempotencyRow) -> Done | None:
-        found = await self._queries.idempotent(row.scope, row.key)
+        found = await self._queries.idempotent(row.tenant, row.scope, row.key)
         if found is None:
             return None
         if found.request_sha256 != row.request_sha256:
@@ -81,7 +87,7 @@ class Once:
                 field="Idempotency-Key",
                 fix="use a new key for a new request",
             )
-        return Done(found.run_id, found.step_ids)
+        return Done(found.run_id or RunId(""), found.step_ids, found.named or "")
 
 
 def _response(answer: Answer, *, replayed: bool = False) -> Response:
@@ -93,6 +99,7 @@ def _response(answer: Answer, *, replayed: bool = False) -> Response:
 
 async def _once(
     request: Request,
+    principal: PrincipalDep,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -113,7 +120,8 @@ async def _once(
         )
     asked: list[Any] = [request.method, request.url.path, await request.json() if await request.body() else None]
     digest = canonical.digest(canonical.dumps(asked))
-    return Once(queries, IdempotencyRow(SCOPE, idempotency_key, digest, 0))
+    scope = f"{SCOPE}:{principal.id}"
+    return Once(queries, IdempotencyRow(scope, idempotency_key, digest, 0, tenant=principal.tenant))
 
 
 OnceDep = Annotated[Once, Depends(_once)]

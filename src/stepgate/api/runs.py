@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from stepgate.api import documents
+from stepgate.api import diffs, documents
+from stepgate.api.access import CallerDep, PrincipalDep
 from stepgate.api.bodies import StrictRoute
-from stepgate.api.local import CallerDep
 from stepgate.api.replays import Answer, Done, OnceDep
 from stepgate.api.requests import CreateRun, RunFilters, RunName, RunPath, ServicesDep
 from stepgate.domain.ids import RunId
@@ -22,11 +22,15 @@ def address(run_id: RunId) -> str:
 
 
 @router.post("", status_code=201, response_model=views.RunDetail, summary="Create a run", responses=documents.write())
-async def create_run(body: CreateRun, services: ServicesDep, caller: CallerDep, once: OnceDep) -> Response:
+async def create_run(
+    body: CreateRun, services: ServicesDep, caller: CallerDep, principal: PrincipalDep, once: OnceDep
+) -> Response:
     """A run with its plan, if one came with it; it starts by itself only with `start`. 201 and its `Location`."""
     new = NewRun(
         goal=body.goal,
         workspace_path=body.workspace_path,
+        workspace=body.workspace,
+        workspace_mode=body.workspace_mode,
         plan=body.plan,
         steps=body.steps,
         params=body.params,
@@ -34,6 +38,7 @@ async def create_run(body: CreateRun, services: ServicesDep, caller: CallerDep, 
         labels=body.labels,
         metadata=body.metadata,
         start=body.start,
+        tenant=principal.tenant,
     )
 
     async def act(key: IdempotencyRow | None) -> Done:
@@ -48,9 +53,10 @@ async def create_run(body: CreateRun, services: ServicesDep, caller: CallerDep, 
 
 
 @router.get("", summary="List runs", responses=documents.read())
-async def list_runs(services: ServicesDep, query: RunFilters) -> views.Page[views.Run]:
+async def list_runs(services: ServicesDep, principal: PrincipalDep, query: RunFilters) -> views.Page[views.Run]:
     """The newest first. Runs made while you turn pages come before the first page and move nothing."""
     filters = RunFilter(
+        tenant=principal.tenant,
         statuses=tuple(query.status),
         labels=query.labels,
         text=query.q,
@@ -66,7 +72,12 @@ async def get_run(run_id: RunName, services: ServicesDep) -> views.RunDetail:
     return await services.queries.run(run_id)
 
 
-@router.get("/{run_id}/diff", summary="What a run changed", responses=documents.read(404))
-async def get_run_diff(run_id: RunPath, services: ServicesDep) -> views.Diff:
+@router.get(
+    "/{run_id}/diff",
+    response_model=views.Diff,
+    summary="What a run changed",
+    responses={**documents.read(404), **diffs.RESPONSES},
+)
+async def get_run_diff(run_id: RunPath, services: ServicesDep, form: diffs.Form = "json") -> Response:
     """All change sets it applied, undone ones taken back, as one net unified diff."""
-    return await services.queries.diff(run_id)
+    return diffs.told(await services.queries.diff(run_id), form)

@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from stepgate.api import documents
+from stepgate.api import diffs, documents
+from stepgate.api.access import CallerDep
 from stepgate.api.bodies import StrictRoute
-from stepgate.api.local import CallerDep
 from stepgate.api.replays import Answer, Done, OnceDep
 from stepgate.api.requests import AddSteps, Paging, RunPath, ServicesDep, StepName, StepPath
 from stepgate.api.runs import address
@@ -61,7 +61,14 @@ async def get_output(run_id: RunPath, step_id: StepPath, services: ServicesDep) 
     return await services.queries.output(run_id, step_id)
 
 
-@router.get("/steps/{step_id}/diff", summary="What a step changed", responses=documents.read(404))
-async def get_step_diff(run_id: RunPath, step_id: StepPath, services: ServicesDep) -> views.Diff:
+@router.get(
+    "/steps/{step_id}/diff",
+    response_model=views.Diff,
+    summary="What a step changed",
+    responses={**documents.read(404), **diffs.RESPONSES},
+)
+async def get_step_diff(
+    run_id: RunPath, step_id: StepPath, services: ServicesDep, form: diffs.Form = "json"
+) -> Response:
     """The change set it recorded, as a unified diff; empty where it changed nothing."""
-    return await services.queries.diff(run_id, step_id)
+    return diffs.told(await services.queries.diff(run_id, step_id), form)

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from stepgate.api import documents
+from stepgate.api.access import CallerDep
 from stepgate.api.bodies import StrictRoute
-from stepgate.api.local import CallerDep
 from stepgate.api.replays import Answer, Done, Once, OnceDep
 from stepgate.api.requests import RunPath, ServicesDep, UndoRun
 from stepgate.api.services import Services
@@ -79,7 +79,10 @@ async def execute(
 
 @router.post("/start", response_model=views.RunDetail, summary="Start a run", responses=documents.write(404))
 async def start(run_id: RunPath, services: ServicesDep, caller: CallerDep, once: OnceDep) -> Response:
-    """Its steps run as they become ready. Starting twice changes nothing; 409 `no_steps` where there is none."""
+    """Its steps run as they become ready. Starting twice changes nothing.
+
+    A run with only a goal is planned first; 409 `no_steps` where no model is configured that could.
+    """
     return await _told(services, caller, once, run_id, services.engine.start)
 
 
@@ -105,10 +108,15 @@ async def cancel(run_id: RunPath, services: ServicesDep, caller: CallerDep, once
 async def undo(
     run_id: RunPath, services: ServicesDep, caller: CallerDep, once: OnceDep, body: UndoRun | None = None
 ) -> Response:
-    """Adds one step to a finished run that takes its changes back; it asks for approval first, like any other."""
+    """Adds one step to a finished run that takes its changes back; it asks for approval first, like any other.
+
+    409 `workspace_conflict` where somebody changed the paths since, `cannot_undo` where their former content was too
+    large to be kept, both with the paths in `details`; then nothing is added.
+    """
+    to = None if body is None else body.last_kept
 
     async def act(key: IdempotencyRow | None) -> Done:
-        _, step_id = await services.engine.undo(run_id, caller, None if body is None else body.to, key)
+        _, step_id = await services.engine.undo(run_id, caller, to, key)
         return Done(run_id, (step_id,))
 
     async def tell(done: Done) -> Answer:

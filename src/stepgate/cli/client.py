@@ -15,6 +15,7 @@ from stepgate.domain.errors import Problem
 from stepgate.engine import views
 
 RUNS = "/v1/agent-runs"
+WORKSPACES = "/v1/workspaces"
 PAGE = 200
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -37,6 +38,9 @@ class Api:
     async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return await self._send("POST", path, content=None if body is None else json.dumps(body).encode())
 
+    async def delete(self, path: str) -> Any:
+        return await self._send("DELETE", path)
+
     async def read(self, shape: type[Shape], path: str, **params: Any) -> Shape:
         return read(shape, await self.get(path, **params))
 
@@ -44,11 +48,11 @@ class Api:
 
     async def run(self, name: str) -> views.RunDetail:
         """The run of this id, or of the only id that begins so."""
-        return await self.read(views.RunDetail, f"{RUNS}/{_segment(name, 'RUN')}")
+        return await self.read(views.RunDetail, f"{RUNS}/{segment(name, 'RUN')}")
 
     async def step(self, run_id: str, name: str) -> views.Step:
         """The step of this key, number or id, whole."""
-        return await self.read(views.Step, f"{RUNS}/{run_id}/steps/{_segment(name, 'STEP')}")
+        return await self.read(views.Step, f"{RUNS}/{run_id}/steps/{segment(name, 'STEP')}")
 
     async def create(self, body: Mapping[str, Any]) -> views.RunDetail:
         return read(views.RunDetail, await self.post(RUNS, body))
@@ -63,7 +67,13 @@ class Api:
         return read(views.Step, await self.post(f"{RUNS}/{step.run_id}/steps/{step.id}/{decision}", given))
 
     async def undo(self, run_id: str, to: str | None) -> views.Undone:
-        return read(views.Undone, await self.post(f"{RUNS}/{run_id}/undo", {} if to is None else {"to": to}))
+        return read(views.Undone, await self.post(f"{RUNS}/{run_id}/undo", {} if to is None else {"to_step": to}))
+
+    async def fork(self, run_id: str, body: Mapping[str, Any]) -> views.RunDetail:
+        return read(views.RunDetail, await self.post(f"{RUNS}/{run_id}/fork", body))
+
+    async def deliver(self, run_id: str, body: Mapping[str, Any]) -> views.Delivered:
+        return read(views.Delivered, await self.post(f"{RUNS}/{run_id}/deliver", body))
 
     async def health(self) -> views.Health:
         return read(views.Health, await self._send("GET", "/health", accept=HTTPStatus.SERVICE_UNAVAILABLE))
@@ -136,7 +146,7 @@ def _json_of(response: httpx2.Response) -> Any:
         return None
 
 
-def _segment(name: str, argument: str) -> str:
+def segment(name: str, argument: str) -> str:
     """A name as one part of a path; one that cannot be there names nothing."""
     usual = all(char.isascii() and (char.isalnum() or char in "-_.") for char in name)
     if not name or not usual or set(name) == {"."} or len(name) > 200:

@@ -1,6 +1,8 @@
 """`approve`, `reject`, `skip`, `cancel` and `undo`: one decision, then the run is followed as far as it goes."""
 
-from stepgate.cli import faults, moving
+from dataclasses import asdict, dataclass
+
+from stepgate.cli import faults, moving, words
 from stepgate.cli.connect import Connection, connect
 from stepgate.cli.exits import Exit
 from stepgate.cli.faults import CliError
@@ -12,31 +14,36 @@ from stepgate.domain.states import CLOSED, FINISHED, StepStatus
 from stepgate.engine import views
 
 
-async def approve(
-    session: Session, run_name: str, step_name: str, *, hash_: str | None, reason: str | None, yes: bool, wait: bool
-) -> Exit:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What somebody says with a decision: about which action, why, and for whom."""
+
+    action_hash: str | None = None
+    reason: str | None = None
+    on_behalf_of: str | None = None
+
+
+async def approve(session: Session, run_name: str, step_name: str, said: Said, *, yes: bool, wait: bool) -> Exit:
     """Without a hash the action is shown, and the hash of what was shown is what gets approved."""
     async with connect(session.settings) as connection:
         run, step = await find(session, connection, run_name, step_name)
-        body = {"action_hash": hash_, "reason": reason}
-        if hash_ is None and _is_open(step):
+        body: dict[str, str | None] = asdict(said)
+        if said.action_hash is None and _is_open(step):
             answer = await _look_and_say(session, step, yes=yes)
             if isinstance(answer, Left):
                 return await _left_open(session, connection, run)
-            body = {**answer.body, "reason": reason or answer.body.get("reason")}
-        elif hash_ is None:
+            body |= {**answer.body, "reason": said.reason or answer.body.get("reason")}
+        elif said.action_hash is None:
             # What stands decides: the same decision again changes nothing, any other is refused with the reason.
             body["action_hash"] = step.approval.action_hash if step.approval else "0" * 64
         return await _decided(session, connection, run, step, "approve", body, wait=wait)
 
 
-async def reject(
-    session: Session, run_name: str, step_name: str, *, hash_: str | None, reason: str | None, then: str, wait: bool
-) -> Exit:
+async def reject(session: Session, run_name: str, step_name: str, said: Said, *, then: str, wait: bool) -> Exit:
     """Saying no needs no hash."""
     async with connect(session.settings) as connection:
         run, step = await find(session, connection, run_name, step_name)
-        body = {"action_hash": hash_, "reason": reason, "then": then}
+        body: dict[str, str | None] = {**asdict(said), "then": then}
         return await _decided(session, connection, run, step, "reject", body, wait=wait)
 
 
@@ -73,7 +80,7 @@ async def undo(session: Session, run_name: str, *, to: str | None, yes: bool, wa
         key = None if to is None else (await connection.api.step(run.id, to)).key
         undone = await connection.api.undo(run.id, key)
         if not wait:
-            return _recorded(session, undone.run, undone.step)
+            return recorded(session, undone.run, undone.step)
         gates = moving.gates(session, yes=yes, choices=("approve", "reject", "view"))
         stand = await moving.follow(session, connection, undone.run, gates, undone.step.id)
         return await moving.conclude(session, connection, stand)
@@ -118,21 +125,21 @@ async def _decided(
 ) -> Exit:
     done = await connection.api.decide(step, verb, body)
     session.run_id = run.id
-    say(
-        session.terminal.progress,
-        f"{step.key}: ",
-        ({"approve": "approved", "reject": "rejected"}.get(verb, "skipped"), "bold"),
-    )
+    word = {"approve": "approved", "reject": "rejected"}.get(verb, "skipped")
+    if verb == "approve" and done.approval is not None and done.approval.decision is None:
+        word = f"approval {words.progress(done.approval)}"
+    say(session.terminal.progress, f"{step.key}: ", (word, "bold"))
     run = await connection.api.run(run.id)
     if not wait:
-        return _recorded(session, run, done)
+        return recorded(session, run, done)
     # In a run that has ended only this step can still move: an undo.
     target = step.id if run.status in FINISHED and step.status not in CLOSED else None
     stand = await moving.follow(session, connection, run, moving.nobody(), target)
     return await moving.conclude(session, connection, stand)
 
 
-def _recorded(session: Session, run: views.RunDetail, step: views.Step) -> Exit:
+def recorded(session: Session, run: views.RunDetail, step: views.Step) -> Exit:
+    """What was asked for is in the journal; some worker goes on with it."""
     go_on = session.command("run", "--continue", run.id)
     if session.terminal.json:
         session.answer(

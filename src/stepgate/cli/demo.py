@@ -79,6 +79,8 @@ async def _introduce(session: Session, connection: Connection, folder: Path) -> 
         whose = "embedded" if session.settings.database_url is None else "yours"
         say(out, ("database   ", "dim"), f"PostgreSQL {plain_line(health.database.version)}, {whose}")
     say(out, ("sandbox    ", "dim"), f"{health.sandbox.level}, {held} of {len(health.sandbox.canaries)} canaries held")
+    for weakness in health.sandbox.weaknesses:
+        say(out, ("           ", "dim"), (plain(weakness.reason), "yellow"))
     say(
         out,
         ("model      ", "dim"),

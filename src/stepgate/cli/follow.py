@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stepgate.cli import exits
 from stepgate.cli.board import Board
@@ -11,6 +11,7 @@ from stepgate.cli.connect import Connection
 from stepgate.cli.exits import Exit
 from stepgate.cli.faults import CliError
 from stepgate.cli.gates import Gates, Left
+from stepgate.cli.live import Printed
 from stepgate.domain.states import CLOSED, FINISHED, RunStatus, StepStatus
 from stepgate.engine import views
 
@@ -25,7 +26,7 @@ OVERTAKEN = frozenset({"stale_approval", "already_decided", "illegal_transition"
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Where a run was left: `asked` are the questions that wait, `left` whether a person here left them open."""
+    """Where a run was left: `asked` are the questions that wait, `left` whether that is so on purpose."""
 
     run: views.RunDetail
     asked: tuple[views.Step, ...]
@@ -72,10 +73,20 @@ class StepPages:
 
 
 class Follower:
-    """`target` is a step that is followed for its own sake, in a run that may have ended: an undo."""
+    """`target` is a step that is followed for its own sake, in a run that may have ended: an undo.
+
+    With `patient` it goes on also while only somebody elsewhere can move the run.
+    """
 
     def __init__(
-        self, connection: Connection, run_id: str, board: Board, gates: Gates, target: str | None = None
+        self,
+        connection: Connection,
+        run_id: str,
+        board: Board,
+        gates: Gates,
+        target: str | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
         self._connection = connection
         self._api = connection.api
@@ -83,9 +94,13 @@ class Follower:
         self._board = board
         self._gates = gates
         self._target = target
+        self._patient = patient
+        self._printed = Printed(connection.api, run_id)
         self._pages = StepPages(connection.api, run_id)
         self._seq = -1
         self._warned = False
+        # One that takes several persons stays open after the answer of whoever is here.
+        self._answered: set[str | None] = set()
 
     async def follow(self) -> Stand:
         """Returns when the run has ended, or needs what cannot be given here."""
@@ -94,13 +109,14 @@ class Follower:
             stand, moved = await self._look()
             if self._has_ended(stand):
                 return stand
-            if stand.asked and self._gates.can_decide:
-                if not await self._decide(stand):
+            asked = [step for step in stand.asked if _question(step) not in self._answered]
+            if asked and self._gates.can_decide:
+                if not await self._decide(asked[0]):
                     return Stand(stand.run, stand.asked, stand.target, left=True)
                 pause_s = FIRST_LOOK_S
                 continue
-            if self._is_stuck(stand):
-                return stand
+            if self._is_stuck(stand) and not self._patient:
+                return replace(stand, left=bool(stand.asked) and self._gates.can_decide)
             if moved:
                 pause_s, since = FIRST_LOOK_S, time.monotonic()
             elif time.monotonic() - since > NO_WORKER_AFTER_S:
@@ -116,7 +132,9 @@ class Follower:
         for step in steps:
             if self._board.is_news(step):
                 self._board.tell(await self._api.step(self._run_id, step.id) if step.omitted else step)
-        self._board.show(run, steps)
+        if self._board.shows_output:
+            await self._printed.look(steps)
+        self._board.show(run, steps, self._printed)
         relevant = [step for step in steps if self._target in (None, step.id)]
         asked = tuple(step for step in relevant if step.status is StepStatus.AWAITING_APPROVAL)
         target = relevant[0] if self._target is not None and relevant else None
@@ -134,16 +152,17 @@ class Follower:
         # A question alone does not stop a run: `awaiting_approval` says that nothing else of it can move.
         return stand.run.status in STANDING or any(reason.kind == "execute" for reason in stand.run.waiting_for)
 
-    async def _decide(self, stand: Stand) -> bool:
-        """Asks about the first question; False where the person leaves it open."""
+    async def _decide(self, asked: views.Step) -> bool:
+        """Asks about one question; False where the person leaves it open."""
         self._board.hold()
         try:
-            step = await self._api.step(self._run_id, stand.asked[0].id)
+            step = await self._api.step(self._run_id, asked.id)
             answer = await self._gates.ask(step)
             if isinstance(answer, Left):
                 return False
             try:
                 await self._api.decide(step, answer.verb, answer.body)
+                self._answered.add(_question(step))
             except CliError as error:
                 if error.code not in OVERTAKEN:
                     raise
@@ -159,3 +178,7 @@ class Follower:
         status = await self._api.read(views.WorkerStatus, "/worker/status")
         if status.workers == 0:
             self._board.note("no worker is alive that could go on; start one: stepgate worker", "yellow")
+
+
+def _question(step: views.Step) -> str | None:
+    return None if step.approval is None else step.approval.request_id

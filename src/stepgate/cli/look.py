@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from rich import box
 from rich.console import Console
@@ -9,21 +10,29 @@ from rich.table import Table
 from rich.text import Text
 
 from stepgate.cli import diffs, question, summary, words
+from stepgate.cli.board import Board
 from stepgate.cli.client import PAGE, RUNS, read
-from stepgate.cli.connect import connect
+from stepgate.cli.connect import Connection, connect
 from stepgate.cli.exits import Exit
-from stepgate.cli.follow import StepPages
+from stepgate.cli.follow import Follower, StepPages
+from stepgate.cli.moving import nobody
 from stepgate.cli.run import read_labels
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
 from stepgate.cli.text import exact_line, plain, plain_line
-from stepgate.domain.states import StepStatus
+from stepgate.domain.states import CLOSED, StepStatus
 from stepgate.engine import views
+from stepgate.engine.cost_views import Cost, Costs, GroupCost
 
 
-async def show(session: Session, name: str) -> Exit:
-    """Its steps, why it does not move, and the open question with all that an approver must see."""
+async def show(session: Session, name: str, *, follow: bool = False) -> Exit:
+    """Its steps, why it does not move, and the open question with all that an approver must see.
+
+    With `follow` what happens and what commands print is shown first, until the run has ended; nothing is moved.
+    """
     async with connect(session.settings) as connection:
+        if follow:
+            name = await _watch(session, connection, name)
         document = await connection.api.get(f"{RUNS}/{(await connection.api.run(name)).id}")
         run = read(views.RunDetail, document)
         if session.terminal.json:
@@ -44,6 +53,16 @@ async def show(session: Session, name: str) -> Exit:
                 out.print()
         _what_next(session, run, steps)
         return Exit.COMPLETED
+
+
+async def _watch(session: Session, connection: Connection, name: str) -> str:
+    """Returns the run's id when it has ended."""
+    run = await connection.api.run(name)
+    steps = await StepPages(connection.api, run.id).read(run)
+    told = frozenset(step.id for step in steps if step.status in CLOSED)
+    with Board(session.terminal.progress, told, prints=True) as board:
+        await Follower(connection, run.id, board, nobody(), patient=True).follow()
+    return run.id
 
 
 async def runs(session: Session, *, statuses: Sequence[str], labels: Sequence[str], limit: int) -> Exit:
@@ -92,7 +111,7 @@ async def cost(session: Session, name: str) -> Exit:
         if session.terminal.json:
             session.answer(document)
             return Exit.COMPLETED
-        found = read(views.Cost, document)
+        found = read(Cost, document)
         out = session.terminal.out
         table = _cost_table("step", "model", "calls", "tokens", "cost", "source")
         for step in found.by_step:
@@ -107,7 +126,47 @@ async def cost(session: Session, name: str) -> Exit:
         if found.by_step:
             out.print(table)
         say(out, f"total: {summary.total(found)}")
+        for call in found.unknown:
+            what = f"{plain_line(call.key)}, {plain_line(call.model or words.NOTHING)}, {plain_line(call.status)}"
+            say(out, ("unknown  ", "dim"), what)
+        if found.inherited is not None:
+            say(out, f"inherited, paid in the run it was forked from: {summary.amount(found.inherited)}")
         return Exit.COMPLETED
+
+
+async def costs(
+    session: Session, group: str, label: str | None, only: Sequence[str], since: str | None, until: str | None
+) -> Exit:
+    """Over all runs, by group."""
+    async with connect(session.settings) as connection:
+        query = [("group_by", group), *(("only", one) for one in only)]
+        query += [(name, value) for name, value in (("label", label), ("since", since), ("until", until)) if value]
+        document = await connection.api.get(f"/v1/costs?{urlencode(query)}")
+        if session.terminal.json:
+            session.answer(document)
+            return Exit.COMPLETED
+        found = read(Costs, document)
+        out = session.terminal.out
+        if not found.items:
+            say(out, "no model was called")
+            return Exit.COMPLETED
+        table = _cost_table(label or group, "runs", "calls", "tokens", "cost", "avoided")
+        for one in found.items:
+            table.add_row(*_cost_cells(one))
+        out.print(table)
+        return Exit.COMPLETED
+
+
+def _cost_cells(one: GroupCost) -> tuple[str, ...]:
+    avoided = words.NOTHING if one.avoided_cost_usd is None else words.usd(one.avoided_cost_usd)
+    return (
+        plain_line(one.name or words.NOTHING),
+        str(one.runs),
+        str(one.calls),
+        words.tokens(one.tokens),
+        summary.amount(one),
+        avoided,
+    )
 
 
 async def diff(session: Session, name: str, step_name: str | None, *, raw: bool) -> Exit:
@@ -150,8 +209,16 @@ def _describe(out: Console, run: views.RunDetail) -> None:
         ("asked by", f"{plain_line(run.requester.id)} ({plain_line(run.requester.channel)})"),
         ("created", words.local_time(run.created_at)),
     ]
+    if run.workspace:
+        rows.insert(4, ("named", plain_line(run.workspace)))
+    if run.forked_from is not None:
+        rows.append(("fork of", f"{run.forked_from.run_id} from {plain_line(run.forked_from.from_step)}"))
+    if run.private_copy is not None:
+        rows.append(("copy", _copy(run.private_copy)))
     if run.name:
         rows.insert(1, ("plan", plain_line(run.name)))
+    if run.budget is not None:
+        rows.append(("budget", words.budget(run.budget.spent, run.budget.held, run.budget.limit, run.budget.percent)))
     if run.completed_at:
         rows.append(("ended", words.local_time(run.completed_at)))
     if run.undone_at:
@@ -163,11 +230,25 @@ def _describe(out: Console, run: views.RunDetail) -> None:
         say(out, (f"{name:<10}", "dim"), value)
 
 
+def _copy(copy: views.PrivateCopy) -> str:
+    if copy.discarded_at is not None:
+        return f"discarded at {words.local_time(copy.discarded_at)}"
+    if copy.made_at is None:
+        return "not made yet"
+    left_out = f", {len(copy.left_out)} left out" if copy.left_out else ""
+    return f"{exact_line(copy.path)} ({copy.files} files and folders, {words.size(copy.bytes)}{left_out})"
+
+
 def _what_next(session: Session, run: views.RunDetail, steps: Sequence[views.Step]) -> None:
+    if run.budget is not None and any(reason.kind == "budget" for reason in run.waiting_for):
+        more = "--add-tokens" if run.budget.limit.cost_usd is None else "--add-usd"
+        say(session.terminal.out, ("extend   ", "dim"), session.command("budget", run.id, more, "..."))
     for step in steps:
         if step.status is StepStatus.AWAITING_APPROVAL:
             say(session.terminal.out, ("approve  ", "dim"), session.command("approve", run.id, step.key))
             say(session.terminal.out, ("reject   ", "dim"), session.command("reject", run.id, step.key))
+    for name, line in summary.deliveries(session.settings, run, steps):
+        say(session.terminal.out, (f"{name}  ", "dim"), line)
     if summary.undoable(run, steps):
         say(session.terminal.out, ("undo it  ", "dim"), session.command("undo", run.id))
 

@@ -1,6 +1,7 @@
 """`run`: a plan becomes a run, and the run is followed to its end or to a question."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,30 @@ from stepgate.domain.params import read_arguments
 from stepgate.domain.plan_text import line_of, parse_plan_text
 from stepgate.domain.states import CLOSED, FINISHED, RunStatus
 from stepgate.engine import views
+from stepgate.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a run shall work: in a folder or a named workspace, itself or a private copy; nothing given: the root."""
+
+    folder: str | None = None
+    name: str | None = None
+    isolated: bool = False
+
+    def body(self, settings: Settings) -> dict[str, Any]:
+        """The fields of a request that say so."""
+        given: dict[str, Any] = {"workspace": self.name, "workspace_mode": "isolated" if self.isolated else None}
+        if self.folder is not None:
+            given["workspace_path"] = self.folder if settings.url else absolute(self.folder)
+        return {name: value for name, value in given.items() if value is not None}
+
+
+async def run_goal(session: Session, goal: str, *, where: Where, labels: Sequence[str], yes: bool, wait: bool) -> Exit:
+    """A run with only a goal: a model plans it, and its steps are followed like those of a plan."""
+    body = {"goal": goal, "labels": read_labels(labels), "start": True, **where.body(session.settings)}
+    async with connect(session.settings) as connection:
+        return await _follow(session, connection, await connection.api.create(body), yes=yes, wait=wait)
 
 
 async def run_plan(
@@ -25,7 +50,7 @@ async def run_plan(
     plan: Path,
     *,
     params: Sequence[str],
-    workspace: str | None,
+    where: Where,
     labels: Sequence[str],
     yes: bool,
     wait: bool,
@@ -38,16 +63,20 @@ async def run_plan(
         "params": read_arguments(document.get("params"), params),
         "labels": read_labels(labels),
         "start": True,
+        **where.body(session.settings),
     }
-    if workspace is not None:
-        body["workspace_path"] = workspace if session.settings.url else _absolute(workspace)
     async with connect(session.settings) as connection:
         run = await create(connection.api, body, plan, text)
-        session.run_id = run.id
-        if not wait:
-            return recorded(session, run)
-        say(session.terminal.progress, f"run {run.id} in ", (run.workspace_path, "bold"))
-        return await to_the_end(session, connection, run, yes=yes)
+        return await _follow(session, connection, run, yes=yes, wait=wait)
+
+
+async def _follow(session: Session, connection: Connection, run: views.RunDetail, *, yes: bool, wait: bool) -> Exit:
+    session.run_id = run.id
+    if not wait:
+        return recorded(session, run)
+    place = "a private copy of " if run.private_copy is not None else ""
+    say(session.terminal.progress, f"run {run.id} in {place}", (run.workspace_path, "bold"))
+    return await to_the_end(session, connection, run, yes=yes)
 
 
 async def go_on(session: Session, name: str, *, yes: bool) -> Exit:
@@ -143,7 +172,7 @@ def read_labels(arguments: Sequence[str]) -> dict[str, str]:
     return labels
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """Relative to the current folder, not to the workspace root; links stay for the engine to look at."""
     return str(Path(path).absolute())
 

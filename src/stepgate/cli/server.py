@@ -3,8 +3,11 @@
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -15,7 +18,11 @@ from stepgate.cli.faults import CliError
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
 from stepgate.domain.errors import Problem
+from stepgate.engine.sandbox_health import in_a_word
 from stepgate.settings import Settings, Source
+
+if TYPE_CHECKING:
+    from stepgate.compose import Stack
 
 BACKLOG = 2048
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -30,20 +37,45 @@ async def serve(session: Session) -> Exit:
     settings = session.settings
     with listen(settings) as listener:
         async with open_stack(settings) as stack:
+            await stack.watch_policy()  # a server without a worker explains by it
+            reread_on_hangup(stack)
+            await _refuse_open_address(settings, listener, stack)
+            await stack.sender.start()
             if settings.embedded_worker:
                 await stack.start_worker()
             config = uvicorn.Config(app_of_stack(stack), log_config=None, access_log=settings.log_level == "debug")
             server = uvicorn.Server(config)
             say(session.terminal.out, ("Stepgate ", "bold"), f"listens on {address(listener)}")
+            say(session.terminal.out, ("console  ", "dim"), f"{address(listener)}/console")
             say(session.terminal.out, ("docs     ", "dim"), f"{address(listener)}/docs")
             worker = "in this process" if settings.embedded_worker else "none here; start one with: stepgate worker"
             say(session.terminal.out, ("worker   ", "dim"), worker)
-            if stack.sandbox_problem is not None:
-                say(session.terminal.out, ("sandbox  ", "dim"), (f"none: {stack.sandbox_problem}", "yellow"))
+            if settings.embedded_worker:
+                style = "yellow" if stack.sandbox is None or stack.sandbox.degraded else ""
+                told = in_a_word(stack.sandbox, stack.sandbox_refused)
+                say(session.terminal.out, ("sandbox  ", "dim"), (told, style))
             session.terminal.out.file.flush()
             with survived_signals():
                 await server.serve(sockets=[listener])
     return Exit.COMPLETED
+
+
+def reread_on_hangup(stack: "Stack") -> None:
+    """SIGHUP has the rules read again, but where it says that the terminal is gone."""
+    if not sys.stdin.isatty():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stack.policies.wake)
+
+
+async def _refuse_open_address(settings: Settings, listener: socket.socket, stack: "Stack") -> None:
+    """Raises CliError for an address that other machines reach while nobody there would need a key."""
+    host = listener.getsockname()[0]
+    if ip_address(host).is_loopback or settings.key is not None or stack.issuer is not None or await stack.keys.any():
+        return
+    raise _cannot_listen(
+        "STEPGATE_HOST",
+        f"{host} can be reached from other machines, and no key is configured",
+        "give out a key first (stepgate keys create NAME --role admin), or listen on 127.0.0.1",
+    )
 
 
 @contextmanager
@@ -102,10 +134,12 @@ async def work(session: Session) -> Exit:
     loop = asyncio.get_running_loop()
     async with open_stack(session.settings) as stack:
         worker = await stack.start_worker()
+        reread_on_hangup(stack)
         for number in ENDING:
             loop.add_signal_handler(number, stop.set)
-        sandbox = f"no sandbox ({stack.sandbox_problem})" if stack.sandbox is None else str(stack.sandbox.level)
-        say(session.terminal.out, f"worker {worker.id} looks for due runs; sandbox: {sandbox}; Ctrl-C ends it")
+        sandbox = in_a_word(stack.sandbox, stack.sandbox_refused)
+        say(session.terminal.out, f"worker {worker.id} looks for due runs; Ctrl-C ends it")
+        say(session.terminal.out, f"sandbox: {sandbox}")
         session.terminal.out.file.flush()
         await stop.wait()
     return Exit.COMPLETED

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from rich import box
@@ -18,6 +17,7 @@ from stepgate.cli.terminal import say
 from stepgate.cli.text import exact_line, plain, plain_line
 from stepgate.domain.states import FINISHED, StepStatus
 from stepgate.engine import views
+from stepgate.engine.cost_views import Cost, Usage
 from stepgate.settings import Settings
 
 FEW_STEPS = 100
@@ -29,7 +29,7 @@ class Summary:
 
     run: views.RunDetail
     steps: Sequence[views.Step]
-    cost: views.Cost
+    cost: Cost
     verification: views.Verification
     undo_command: str | None
 
@@ -48,10 +48,21 @@ async def gather(api: Api, settings: Settings, run_id: str) -> Summary:
     """Asks for what a summary tells."""
     run = await api.run(run_id)
     steps = await StepPages(api, run.id).read(run)
-    cost = await api.read(views.Cost, f"{RUNS}/{run.id}/cost")
+    cost = await api.read(Cost, f"{RUNS}/{run.id}/cost")
     verification = await api.read(views.Verification, f"{RUNS}/{run.id}/verify")
     undo = command(settings, "undo", run.id) if undoable(run, steps) else None
     return Summary(run, steps, cost, verification, undo)
+
+
+def deliveries(settings: Settings, run: views.RunDetail, steps: Sequence[views.Step]) -> list[tuple[str, str]]:
+    """What can be done with the result of an isolated run."""
+    if run.private_copy is None or not undoable(run, steps):
+        return []
+    return [
+        ("apply it to the folder", command(settings, "deliver", run.id, "--apply")),
+        ("write it as a patch", command(settings, "deliver", run.id, "--patch", "FILE")),
+        ("make it a branch", command(settings, "deliver", run.id, "--branch", "NAME")),
+    ]
 
 
 def undoable(run: views.Run, steps: Sequence[views.Step]) -> bool:
@@ -106,7 +117,8 @@ def show(console: Console, settings: Settings, summary: Summary) -> None:
     say(console, f"run {run.id}: ", (words.run_status(run), words.RUN_STYLES.get(run.status, "")), _after(summary))
     say(console, f"total: {total(summary.cost)}")
     verification(console, summary.verification)
-    say(console, f"workspace: {exact_line(run.workspace_path)}")
+    kept = " (unchanged: the run worked on a private copy)" if run.private_copy is not None else ""
+    say(console, f"workspace: {exact_line(run.workspace_path)}{kept}")
     next_commands(console, settings, summary)
 
 
@@ -156,6 +168,7 @@ def next_commands(console: Console, settings: Settings, summary: Summary) -> Non
     if run.status not in FINISHED:
         rows.append(("go on", command(settings, "run", "--continue", run.id)))
         rows.append(("end it", command(settings, "cancel", run.id)))
+    rows += deliveries(settings, run, summary.steps)
     if summary.undo_command is not None:
         rows.append(("undo it", summary.undo_command))
     for sentence in words.waits(run):
@@ -170,10 +183,17 @@ def _after(summary: Summary) -> str:
     return "" if ms is None else f" after {words.duration(ms)}"
 
 
-def total(cost: views.Cost) -> str:
+def total(cost: Cost) -> str:
     """The sum and of how many calls; or what of it is known."""
     calls = f"{cost.calls} model call{'' if cost.calls == 1 else 's'}"
     if cost.total_cost_usd is not None:
-        return f"{words.usd(cost.total_cost_usd)}, {calls}"
-    known = words.usd(str(Decimal(cost.known_cost_usd)))
-    return f"{words.UNKNOWN} (known: {known}; the cost of {cost.unknown_calls} of {calls} is unknown)"
+        spared = f", {words.usd(cost.avoided_cost_usd)} avoided by caches" if cost.avoided_cost_usd else ""
+        return f"{words.usd(cost.total_cost_usd)}, {calls}{spared}"
+    return f"{amount(cost)}; the cost of {cost.unknown_calls} of {calls} is unknown"
+
+
+def amount(cost: Usage) -> str:
+    """The sum, or what of it is known."""
+    if cost.total_cost_usd is not None:
+        return words.usd(cost.total_cost_usd)
+    return f"{words.UNKNOWN} (known: {words.usd(cost.known_cost_usd)})"

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from stepgate.cli.text import plain_line
+from stepgate.domain.state import ApprovalStatus
 from stepgate.domain.states import RunStatus, StepStatus
 from stepgate.engine import views
 
@@ -81,6 +82,24 @@ def tokens(counts: views.Tokens) -> str:
     return f"{_count(counts.input)} in, {_count(counts.output)} out"
 
 
+def amount(value: views.Amount, limit: views.Amount) -> str:
+    """Money and tokens, as far as they are limited."""
+    parts = []
+    if limit.cost_usd is not None:
+        parts.append(usd(value.cost_usd))
+    if limit.tokens is not None:
+        parts.append(f"{_count(value.tokens)} tokens")
+    return ", ".join(parts)
+
+
+def budget(spent: views.Amount, held: views.Amount, limit: views.Amount, percent: int) -> str:
+    """`$0.31 of $1 (31 %), $0.02 held`."""
+    open_ = held.cost_usd != "0" if limit.cost_usd is not None else bool(held.tokens)
+    return f"{amount(spent, limit)} of {amount(limit, limit)} ({percent} %)" + (
+        f", {amount(held, limit)} held" if open_ else ""
+    )
+
+
 def size(count: int | None) -> str:
     """`312 B`, `4.2 KiB`, `1.0 MiB`."""
     if count is None:
@@ -119,7 +138,36 @@ def took(step: views.Step) -> float | None:
 
 def step_status(step: views.Step) -> str:
     attempts = f" ({step.attempt} of {step.max_attempts})" if step.attempt > 1 else ""
-    return f"{step.status.value}{attempts}"
+    inherited = " (inherited)" if step.reason == "inherited" else ""
+    return f"{step.status.value}{attempts}{inherited}{_approvals(step)}"
+
+
+def _approvals(step: views.Step) -> str:
+    approval = step.approval
+    if approval is None or approval.required.count == 1 or approval.status is not ApprovalStatus.OPEN:
+        return ""
+    return f" (approvals: {progress(approval)})"
+
+
+def progress(approval: views.ApprovalRef) -> str:
+    """`1 of 2`."""
+    return f"{len(approval.approvals)} of {approval.required.count}"
+
+
+def approvers(approval: views.ApprovalRef) -> list[str]:
+    """Who has approved, and for whom."""
+    return [
+        one.actor.id if one.on_behalf_of is None else f"{one.actor.id} for {one.on_behalf_of}"
+        for one in approval.approvals
+    ]
+
+
+def needed(required: views.Required) -> str:
+    """What it takes to approve in a few words; empty where whoever may decide is enough."""
+    said = [] if required.count == 1 else [f"{required.count} persons"]
+    said += [f"with the role {' or '.join(group)}" for group in required.roles]
+    said += ["not the requester"] if required.exclude_requester else []
+    return ", ".join(said)
 
 
 def run_status(run: views.Run) -> str:

@@ -5,23 +5,34 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from stepgate.domain.budget import Alert, Charge
 from stepgate.domain.ids import StepId
-from stepgate.domain.state import Actor, Approval, RunInfo, StepResult, StepSpec
+from stepgate.domain.quorum import OWN, Authority
+from stepgate.domain.state import Actor, Approval, Inherited, RunInfo, StepResult, StepSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """A new run, with its first plan if it has one."""
+    """A new run, with its first plan if it has one; of a fork: with what it inherits, in order of number."""
 
     actor: Actor
     info: RunInfo
     steps: tuple[StepSpec, ...] = ()
+    inherited: tuple[Inherited, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AddSteps:
     actor: Actor
     steps: tuple[StepSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Has the steps of a run with only a goal written, by this step."""
+
+    actor: Actor
+    step: StepSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +74,39 @@ class Approve:
     step_id: StepId
     action_hash: str | None
     reason: str | None = None
+    authority: Authority = OWN
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
+    """`then`: abort, skip, or replan, which comes with the step that plans anew and how often a run may be."""
+
     actor: Actor
     step_id: StepId
     action_hash: str | None
     reason: str | None = None
     then: str = "abort"
+    authority: Authority = OWN
+    planner: StepSpec | None = None
+    most_replans: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
     actor: Actor
     step_id: StepId
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Another input for a step that is asked about: what was asked under `action_hash` is void."""
+
+    actor: Actor
+    step_id: StepId
+    action_hash: str
+    input_sha256: str
+    input_size: int
     reason: str | None = None
 
 
@@ -99,7 +128,20 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Puts the action before a person; `approval` carries everything but revision and time."""
+    """Puts the action before a person; `approval` carries everything but revision and time.
+
+    `reason` says why a step that runs is asked about: `parked` where what it has computed must be seen first.
+    """
+
+    actor: Actor
+    step_id: StepId
+    approval: Approval
+    reason: str = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A rule allows the action: the question is recorded together with its answer."""
 
     actor: Actor
     step_id: StepId
@@ -127,21 +169,28 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
+    """`steps` are those that it has planned: they join the run as the next revision of its plan."""
+
     actor: Actor
     step_id: StepId
     result: StepResult
     action_hash: str | None = None
+    steps: tuple[StepSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """`error` is {code, message, field}; a retry hint from the outside is in milliseconds."""
+    """`error` is {code, message, field}; a retry hint from the outside is in milliseconds.
+
+    `output` is {sha256, size} of what the step printed and is kept for people, where anything is.
+    """
 
     actor: Actor
     step_id: StepId
     error: Mapping[str, Any]
     retryable: bool = False
     retry_after_ms: int | None = None
+    output: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +233,10 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """A model is about to be called: known before the request leaves, because it may be billed and lost."""
+    """A model is about to be called: known before the request leaves, because it may be billed and lost.
+
+    `worst` is what it may cost at most, where a budget is watched.
+    """
 
     actor: Actor
     step_id: StepId
@@ -192,6 +244,7 @@ class CallModel:
     request_hash: str
     router: str
     model: str | None
+    worst: Charge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +258,43 @@ class SettleModel:
     cost_source: str
     tokens: Mapping[str, int | None]
     latency_ms: int | None
+    answer_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopForBudget:
+    """The step's next call does not fit into a budget: the run pauses and the step begins again when it goes on.
+
+    `own` is whether it is the run's own budget that came to its end.
+    """
+
+    actor: Actor
+    step_id: StepId
+    error: Mapping[str, Any]
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendBudget:
+    """Adds to the run's limits."""
+
+    actor: Actor
+    add_usd: Decimal | None = None
+    add_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertBudget:
+    """So much of a budget that runs share is spent."""
+
+    actor: Actor
+    alert: Alert
 
 
 Command = (
     Create
     | AddSteps
+    | Plan
     | Start
     | Execute
     | Pause
@@ -218,9 +303,11 @@ Command = (
     | Approve
     | Reject
     | Skip
+    | Edit
     | Undo
     | Prepare
     | Ask
+    | Grant
     | Begin
     | Compute
     | Complete
@@ -232,4 +319,7 @@ Command = (
     | Settle
     | CallModel
     | SettleModel
+    | StopForBudget
+    | ExtendBudget
+    | AlertBudget
 )

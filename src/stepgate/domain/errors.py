@@ -3,6 +3,7 @@
 StepgateError
 ├── InvalidValue                 a value that cannot be accepted (bad input), named by field
 │   ├── InvalidPlan              a plan that fails validation; `problems` lists every fault
+│   ├── InvalidPolicy            a policy file that fails validation or one of its own examples
 │   ├── InvalidReference         a `${{ }}` reference that cannot be parsed or resolved
 │   └── PathRefused              a workspace path that is absolute, escapes, or is not a regular file
 ├── NotFound                     no run, step or other object of that id
@@ -12,6 +13,7 @@ StepgateError
 │   ├── StaleApproval            the hash or revision is not the one now asked for
 │   ├── StaleSteps               other steps were added meanwhile
 │   ├── NoSteps                  a run without steps cannot start
+│   ├── BudgetExhausted          a model call may cost more than is left
 │   ├── IdempotencyMismatch      the key was used with another request
 │   ├── EditConflict             an edit or patch does not fit the file
 │   └── WorkspaceConflict        somebody else wrote the paths meanwhile
@@ -81,6 +83,10 @@ class InvalidPlan(InvalidValue):
     code, title = "invalid_plan", "Invalid plan"
 
 
+class InvalidPolicy(InvalidValue):
+    code, title = "invalid_policy", "Invalid policy"
+
+
 class InvalidReference(InvalidValue):
     code, title = "invalid_reference", "Invalid reference"
 
@@ -115,6 +121,10 @@ class StaleSteps(Conflict):
 
 class NoSteps(Conflict):
     code, title = "no_steps", "The run has no steps"
+
+
+class BudgetExhausted(Conflict):
+    code, title = "budget_exhausted", "The budget is used up"
 
 
 class IdempotencyMismatch(Conflict):
@@ -174,6 +184,7 @@ class ModelFailure(StepgateError):
 
     `billed` is False where no work was done, True where it was, None where nobody can know (a timeout). `answer` is
     what came back (a `llm.protocol.ModelAnswer`) where the call succeeded but its answer is no use: its cost is real.
+    `most_attempts` bounds how often such a question is asked at all, where the router gives a reason for that.
     """
 
     code, title = "model_failure", "The model call failed"
@@ -192,6 +203,7 @@ class ModelFailure(StepgateError):
         details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, code=code, fix=fix, details=details)
+        self.most_attempts: int | None = None
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.status = status

@@ -3,15 +3,19 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from stepgate.domain import budget
 from stepgate.domain.errors import IllegalTransition, IntegrityError
 from stepgate.domain.events import Event
 from stepgate.domain.filing import Filing
-from stepgate.domain.ids import RunId
-from stepgate.domain.state import UNDO, Actor, RunInfo, RunState, StepState
+from stepgate.domain.identity import DEFAULT_TENANT
+from stepgate.domain.ids import RunId, StepId
+from stepgate.domain.state import SYSTEM, UNDO, Actor, RunInfo, RunState, StepState
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
 from stepgate.domain.states import run_targets, step_targets
 from stepgate.domain.step_events import STEP_CHANGES, account, spec_from
+
+COMPLETED = E.STEP_COMPLETED
 
 
 def evolve(state: RunState | None, event: Event) -> RunState:
@@ -58,9 +62,10 @@ def _step_event(state: RunState, event: Event, change: Callable[[StepState, Even
     filing = Filing(state)
     if new.usage is not old.usage:
         filing.steps = filing.steps.insert(new.spec.id, new)
-        return filing.filed(event.at)._replace(usage=account(state.usage, event))
+        own = budget.account(state.budget, event.data)
+        return filing.filed(event.at)._replace(usage=account(state.usage, event), budget=own)
     filing.put(old, new)
-    if event.type is E.STEP_COMPLETED and new.result is not None:
+    if event.type is COMPLETED and new.result is not None:
         return filing.filed(event.at, new.result.workspace_after)
     return filing.filed(event.at)
 
@@ -72,19 +77,23 @@ def _known(state: RunState, event: Event) -> StepState:
     return step
 
 
-def _add(state: RunState, steps: Iterable[Mapping[str, Any]], at: int) -> RunState:
-    filing, keys, total, last = Filing(state), state.keys, state.total, state.last_step
-    for data in steps:
-        spec = spec_from(data, at)
-        if state.finished is not (spec.type == UNDO):
+def _add(state: RunState, steps: Iterable[Mapping[str, Any]], event: Event) -> RunState:
+    at, by = event.at, event.actor
+    added_by = None if by.kind == SYSTEM else by.id  # a model's steps are asked for with the run
+    planner = event.data.get("planner")
+    specs = [spec_from(data, at, added_by, planner) for data in steps]
+    finished, keys, total, last = state.finished, dict[str, StepId](), state.total, state.last_step
+    for spec in specs:
+        if finished is not (spec.type == UNDO):
             raise IllegalTransition(f"a run that is {state.phase} takes no step of type {spec.type}")
-        if spec.id in filing.steps or spec.key in keys:
+        if spec.key in keys or spec.key in state.keys:
             raise IntegrityError(f"the run has a step {spec.key} already")
-        filing.add(spec)
-        keys = keys.insert(spec.key, spec.id)
+        keys[spec.key] = spec.id
         if spec.type != UNDO:
             total, last = total + 1, spec.id
-    return filing.filed(at)._replace(keys=keys, total=total, last_step=last)
+    filing = Filing(state)
+    filing.add(specs)
+    return filing.filed(at)._replace(keys=state.keys.update(keys), total=total, last_step=last)
 
 
 # The run
@@ -105,16 +114,28 @@ def _created(event: Event) -> RunState:
         requester=Actor(**data["requester"]),
         limits=data["limits"],
         created_at=event.at,
+        tenant=data.get("tenant", DEFAULT_TENANT),
+        origin=data.get("origin"),
     )
-    return RunState(info=info, last_at=event.at)
+    return RunState(info=info, budget=budget.of_limits(info.limits), last_at=event.at)
 
 
 def _planned(state: RunState, event: Event) -> RunState:
-    return _add(state, event.data["steps"], event.at)._replace(revision=event.data["revision"])
+    """While it is being planned, `start` has been said or not: then the run may go on, or waits for a word."""
+    planned = _add(state, event.data["steps"], event)._replace(revision=event.data["revision"])
+    if state.revision:
+        return planned
+    if state.allowance == "start":
+        return planned._replace(phase=R.QUEUED if state.phase is R.PLANNED else state.phase)
+    return planned._replace(allowance=None)
+
+
+def _planning(state: RunState, event: Event) -> RunState:
+    return state
 
 
 def _added(state: RunState, event: Event) -> RunState:
-    return _add(state, (event.data,), event.at)
+    return _add(state, (event.data,), event)
 
 
 def _queued(state: RunState, event: Event) -> RunState:
@@ -143,7 +164,10 @@ def _paused(state: RunState, event: Event) -> RunState:
 
 
 def _resumed(state: RunState, event: Event) -> RunState:
-    phase = R.RUNNING if state.started_at is not None else R.QUEUED if state.allowance else R.PLANNED
+    if state.revision == 0:
+        phase = R.PLANNING
+    else:
+        phase = R.RUNNING if state.started_at is not None else R.QUEUED if state.allowance else R.PLANNED
     return state._replace(phase=phase, reason=None, drain=None, queued_at=event.at)
 
 
@@ -155,7 +179,16 @@ def _undone(state: RunState, event: Event) -> RunState:
     return state._replace(undone_at=event.at)
 
 
+def _alerted(state: RunState, event: Event) -> RunState:
+    return state._replace(budget=budget.tell(state.budget, event.data))
+
+
+def _extended(state: RunState, event: Event) -> RunState:
+    return state._replace(budget=budget.extended(state.budget, event.data["limit"]))
+
+
 _RUN: Mapping[E, Callable[[RunState, Event], RunState]] = {
+    E.RUN_PLANNING: _planning,
     E.RUN_PLANNED: _planned,
     E.RUN_QUEUED: _queued,
     E.RUN_STARTED: _started,
@@ -169,4 +202,6 @@ _RUN: Mapping[E, Callable[[RunState, Event], RunState]] = {
     E.RUN_COMPLETED: _ended,
     E.RUN_UNDONE: _undone,
     E.STEP_ADDED: _added,
+    E.BUDGET_ALERTED: _alerted,
+    E.BUDGET_EXTENDED: _extended,
 }

@@ -1,10 +1,11 @@
 """The sizes a plan may have, in one place, so that every surface refuses the same things."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from stepgate.domain import duration
+from stepgate.domain import duration, money
 from stepgate.domain.errors import InvalidValue
 
 MAX_STEPS = 10_000
@@ -45,6 +46,31 @@ Duration = Annotated[
 ]
 
 
+def _dollars(value: Any) -> Decimal:
+    """YAML and JSON read 0.25 as a float: its shortest decimal text is what was written."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise ValueError("must be an amount in US dollars, such as 0.25")
+    try:
+        return money.usd(str(value))
+    except InvalidValue as error:
+        raise ValueError(error.message) from error
+
+
+Dollars = Annotated[
+    Decimal,
+    BeforeValidator(_dollars),
+    PlainSerializer(money.text, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": r"^\d+(\.\d{1,12})?$"}, {"type": "number", "minimum": 0}],
+            "examples": ["0.25"],
+        }
+    ),
+]
+MAX_TOKENS = 10**12
+Tokens = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
+
+
 class RunLimits(BaseModel):
     """What a run may use. A limit that nothing enforces is not offered here."""
 
@@ -54,3 +80,5 @@ class RunLimits(BaseModel):
     approval_timeout: Annotated[Duration, Field(ge=MIN_APPROVAL_MS, le=MAX_APPROVAL_MS)] | None = Field(
         default=None, description="how long a person may take to decide; after that the step counts as rejected"
     )
+    cost_usd: Dollars | None = Field(default=None, description="what its model calls may cost, in US dollars")
+    tokens: Tokens | None = Field(default=None, description="how many tokens its model calls may take, in and out")

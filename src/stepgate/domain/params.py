@@ -3,16 +3,17 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, Self, assert_never, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stepgate.domain import canonical
 from stepgate.domain.errors import InvalidPlan, InvalidValue, Problem
 from stepgate.domain.limits import MAX_PROBLEMS
 
-ParamType = Literal["string", "integer", "number", "boolean", "json"]
+ParamType = Literal["string", "integer", "number", "boolean", "path", "json"]
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
+_NAMES = {"path": "path relative to the workspace", "boolean": "boolean: true or false"}
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 
 
@@ -25,6 +26,13 @@ class ParamSpec(BaseModel):
     default: Any = None
     enum: list[Any] | None = Field(default=None, min_length=1, max_length=100)
     description: str | None = Field(default=None, max_length=2_000)
+
+    @model_validator(mode="after")
+    def _values_of_its_type(self) -> Self:
+        odd = [value for value in self.enum or () if not _is_of(self.type, value)]
+        if odd:
+            raise ValueError(f"enum holds {odd[0]!r}, which is not of type {self.type}")
+        return self
 
     @property
     def required(self) -> bool:
@@ -88,7 +96,7 @@ def cast(type_: str, text: str) -> Any:
             return text == "true"
         case "json":
             return _json(text)
-        case "string":
+        case "string" | "path":
             return text
         case _:
             pass
@@ -114,7 +122,7 @@ def _json(text: str) -> Any:
 def _declared_type(raw_specs: Any, name: str) -> str:
     spec = raw_specs.get(name) if isinstance(raw_specs, Mapping) else None
     type_ = spec.get("type", "string") if isinstance(spec, Mapping) else "string"
-    return type_ if type_ in ("string", "integer", "number", "boolean", "json") else "string"
+    return type_ if type_ in get_args(ParamType) else "string"
 
 
 def _example(type_: str) -> str:
@@ -133,15 +141,22 @@ def _fault(spec: ParamSpec, value: Any, field: str) -> tuple[str, str | None] | 
     except InvalidValue as error:
         return error.message, error.fix
     if not _is_of(spec.type, value):
-        return f"not of type {spec.type}", None if spec.type == "json" else f"give a {spec.type}"
-    if spec.enum is not None and value not in spec.enum:
+        return f"not of type {spec.type}", None if spec.type == "json" else f"give a {_NAMES.get(spec.type, spec.type)}"
+    if spec.type == "path" and not _is_relative(value):
+        return "leads out of the workspace, or names nothing in it", "give a path such as src/main.py, without .."
+    if spec.enum is not None and not any(_is_same(spec.type, value, one) for one in spec.enum):
         return "not one of the allowed values", f"one of {canonical.dumps(spec.enum).decode()}"
     return None
 
 
+def _is_same(type_: ParamType, value: Any, allowed: Any) -> bool:
+    """In JSON true is not 1, whatever Python says."""
+    return canonical.dumps(value) == canonical.dumps(allowed) if type_ == "json" else bool(value == allowed)
+
+
 def _is_of(type_: ParamType, value: Any) -> bool:
     match type_:
-        case "string":
+        case "string" | "path":
             return isinstance(value, str)
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
@@ -153,6 +168,12 @@ def _is_of(type_: ParamType, value: Any) -> bool:
             return True
         case _:
             assert_never(type_)
+
+
+def _is_relative(path: str) -> bool:
+    """Whether the path stays in the workspace; what else may be wrong with it, the step that uses it finds out."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return bool(parts) and not path.startswith("/") and ".." not in parts
 
 
 def _unknown(specs: Mapping[str, ParamSpec], given: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:

@@ -87,10 +87,11 @@ class StepType:
 
 @dataclass(frozen=True, slots=True)
 class KnownStep:
-    """A step the run already has, by its key and the keys it needs."""
+    """A step the run already has, by its key and the keys it needs; `gone`: no step that needs it could ever begin."""
 
     key: str
     needs: tuple[str, ...]
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

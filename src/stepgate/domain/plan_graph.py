@@ -45,9 +45,13 @@ def check_graph(nodes: Sequence[Node], existing: Sequence[KnownStep], faults: Fa
     if sum(len(node.references) for node in nodes) > MAX_REFERENCES:
         faults.add("steps", f"more than {MAX_REFERENCES} references in all", "split the work in runs")
         return
+    gone = {step.key for step in existing if step.gone}
     for node in nodes:
         for need in node.needs:
-            if need not in first:
+            if need in gone:
+                message = f"step {need!r} was rejected or replaced, and what waits for it never begins"
+                faults.add(f"{node.field}.needs", message, "name only steps that are done or still to be done")
+            elif need not in first:
                 sound = False
                 faults.add(
                     f"{node.field}.needs",

@@ -12,12 +12,12 @@ from stepgate.domain.state import Approval, ApprovalStatus, RunState, StepState
 from stepgate.domain.wake import next_wake
 
 UNJOURNALED = {
-    "runs": ("tenant_id", "worker_id", "lease_epoch", "lost_leases", "held_until", "held_for", "plan"),
+    "runs": ("worker_id", "lease_epoch", "lost_leases", "held_until", "held_for", "plan"),
     "steps": ("tenant_id", "input", "output"),
     "approval_requests": ("tenant_id", "rendering"),
     "approval_decisions": ("tenant_id",),
 }
-"""Bodies (their digests are journaled) and lease bookkeeping."""
+"""Bodies (their digests are journaled), lease bookkeeping, and the run's tenant, said again for the lists."""
 
 
 class RunRow(NamedTuple):
@@ -38,6 +38,7 @@ class RunRow(NamedTuple):
     tokens_output: int | None
     tokens_cached: int | None
     tokens_reasoning: int | None
+    budget: str | None
     workspace_rev: str | None
     wake_at: int | None
     updated_at: int
@@ -63,6 +64,8 @@ class RunFacts(NamedTuple):
     requester_kind: str
     requester_channel: str
     created_at: int
+    tenant_id: str
+    origin: str | None
 
 
 class StepFacts(NamedTuple):
@@ -79,8 +82,6 @@ class StepFacts(NamedTuple):
     backoff_ms: int
     timeout_ms: int | None
     on_error: str
-    input_sha256: str
-    input_size: int
     why: str | None
     created_at: int
 
@@ -93,6 +94,8 @@ class StepRow(NamedTuple):
     status: str
     reason: str | None
     granted: bool
+    input_sha256: str
+    input_size: int
     attempt: int
     retry_at: int | None
     error: str | None
@@ -127,22 +130,29 @@ class RequestRow(NamedTuple):
     risk: str
     rendering_sha256: str
     required: int
+    roles: str
+    exclude_requester: bool
     expires_at: int | None
     on_expiry: str
     policy_version: str
     matched_rules: str
     requested_at: int
     status: str
+    reminded: int
 
 
 class DecisionRow(NamedTuple):
-    """One row of `approval_decisions`: the standing decision on a request."""
+    """One row of `approval_decisions`: one answer to a request; the one that `settles` it stands."""
 
     request_id: str
     run_id: str
+    number: int
+    settles: bool
     actor: str
     actor_kind: str
     channel: str
+    on_behalf_of: str | None
+    roles: str
     verdict: str
     reason: str | None
     then: str | None
@@ -172,11 +182,13 @@ def run_facts(state: RunState) -> RunFacts:
         info.requester.kind,
         info.requester.channel,
         info.created_at,
+        info.tenant,
+        None if info.origin is None else _text(info.origin),
     )
 
 
 def run_row(state: RunState) -> RunRow:
-    usage = state.usage
+    usage, budget = state.usage, state.budget.data()
     return RunRow(
         state.info.id,
         state.status,
@@ -193,6 +205,7 @@ def run_row(state: RunState) -> RunRow:
         usage.output,
         usage.cached,
         usage.reasoning,
+        None if budget is None else _text(budget),
         state.workspace_rev,
         next_wake(state),
         state.last_at,
@@ -216,8 +229,6 @@ def step_facts(run_id: str, step: StepState) -> StepFacts:
         spec.backoff_ms,
         spec.timeout_ms,
         spec.on_error,
-        spec.input_sha256,
-        spec.input_size,
         spec.why,
         spec.created_at,
     )
@@ -235,6 +246,8 @@ def step_row(run_id: str, step: StepState) -> StepRow:
             step.status,
             step.reason,
             step.granted,
+            step.spec.input_sha256,
+            step.spec.input_size,
             step.attempt,
             step.retry_at,
             None if step.error is None else _text(step.error),
@@ -263,31 +276,39 @@ def request_row(run_id: str, step: StepState, approval: Approval) -> RequestRow:
         approval.action_hash,
         approval.risk,
         approval.rendering_sha256,
-        approval.required,
+        approval.required.persons,
+        _text(approval.required.roles),
+        approval.required.exclude_requester,
         approval.expires_at,
         approval.on_expiry,
         approval.policy_version,
         _text(approval.matched_rules),
         approval.requested_at,
         approval.status.value,
+        approval.reminded,
     )
 
 
-def decision_row(run_id: str, approval: Approval) -> DecisionRow | None:
-    """None while no person has decided (expiry is no decision)."""
-    if approval.decided_by is None or approval.decided_at is None or approval.status is ApprovalStatus.EXPIRED:
-        return None
-    verdict = ApprovalStatus.REJECTED if approval.then is not None else ApprovalStatus.APPROVED
-    return DecisionRow(
-        approval.request_id,
-        run_id,
-        approval.decided_by.id,
-        approval.decided_by.kind,
-        approval.decided_by.channel,
-        verdict.value,
-        approval.reason,
-        approval.then,
-        approval.action_hash,
-        approval.implied,
-        approval.decided_at,
+def decision_rows(run_id: str, approval: Approval) -> tuple[DecisionRow, ...]:
+    """Every answer in order (expiry is none). A question that nobody settled has none that `settles`."""
+    decided = approval.decided_by is not None and approval.status is not ApprovalStatus.EXPIRED
+    return tuple(
+        DecisionRow(
+            approval.request_id,
+            run_id,
+            number,
+            decided and number == len(approval.voices),
+            voice.actor.id,
+            voice.actor.kind,
+            voice.actor.channel,
+            voice.on_behalf_of,
+            _text(voice.roles),
+            voice.verdict.value,
+            voice.reason,
+            approval.then if voice.verdict is ApprovalStatus.REJECTED else None,
+            approval.action_hash,
+            voice.implied,
+            voice.at,
+        )
+        for number, voice in enumerate(approval.voices, start=1)
     )

@@ -10,11 +10,18 @@ from typing import Any, NamedTuple
 
 from rpds import HashTrieMap, HashTrieSet
 
+from stepgate.domain import canonical
+from stepgate.domain.budget import NO_BUDGET, Budget
 from stepgate.domain.ids import RequestId, RunId, StepId
-from stepgate.domain.states import FINISHED, RunStatus, StepStatus
+from stepgate.domain.quorum import Approver, Quorum
+from stepgate.domain.states import ACTIVE, CLOSED, FINISHED, RunStatus, StepStatus
 
 UNDO = "undo"
 """The step type of an undo: the one step a finished run still accepts."""
+FORK = "fork"
+"""The step type that begins a fork: it brings its private copy to where the workspace was."""
+_GOAL_ALONE = canonical.digest(canonical.dumps({"add": True}))
+"""The input of a planner that is told nothing but the run's goal: whoever starts one asks for nothing else."""
 
 
 class Effect(StrEnum):
@@ -40,8 +47,14 @@ class Actor(NamedTuple):
     channel: str
 
 
+SYSTEM = "system"
+"""The kind of actors that are no callers: workers, and rules."""
+POLICY = Actor("policy", SYSTEM, "worker")
+"""Who approves what a rule allows."""
+
+
 class StepSpec(NamedTuple):
-    """What a step is; never changes after `step.added`."""
+    """What a step is; only a person's edit changes it after `step.added`, and of it only the input."""
 
     id: StepId
     key: str
@@ -58,26 +71,51 @@ class StepSpec(NamedTuple):
     input_size: int
     created_at: int
     why: str | None = None
+    insists: bool = False
+    """Whether the plan itself wants a person asked, which no rule can loosen."""
+    added_by: str | None = None
+    """Who put it into the run, as its journal says; None before that, and where no caller did."""
+    planner: StepId | None = None
+    """The step that wrote it, as the run's journal says; None where a caller did."""
+    asked_by: tuple[str, ...] = ()
+    """Who asked in another run for what it does in this one."""
 
 
 class ApprovalStatus(StrEnum):
     OPEN = "open"
     APPROVED = "approved"
     REJECTED = "rejected"
+    EDITED = "edited"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
     VOID = "void"
 
 
+class Voice(NamedTuple):
+    """One person's answer to a question; `verdict` is approved or rejected."""
+
+    actor: Actor
+    verdict: ApprovalStatus
+    at: int
+    reason: str | None
+    implied: bool
+    roles: tuple[str, ...] = ()
+    on_behalf_of: str | None = None
+
+    @property
+    def approver(self) -> Approver:
+        return Approver(self.actor.id, self.actor.kind, self.roles, self.on_behalf_of)
+
+
 class Approval(NamedTuple):
-    """One revision of a question and, once given, its one standing decision."""
+    """One revision of a question, who answered it and, once given, its one standing decision."""
 
     request_id: RequestId
     revision: int
     action_hash: str
     risk: str
     rendering_sha256: str
-    required: int
+    required: Quorum
     expires_at: int | None
     on_expiry: str
     policy_version: str
@@ -89,6 +127,14 @@ class Approval(NamedTuple):
     reason: str | None = None
     then: str | None = None
     implied: bool = False
+    voices: tuple[Voice, ...] = ()
+    """Every answer in order; the one that settled the question is the last."""
+    reminded: int = 0
+    """How much of its time was over, in percent, when somebody was last reminded of it."""
+
+    @property
+    def approvers(self) -> tuple[Approver, ...]:
+        return tuple(voice.approver for voice in self.voices if voice.verdict is ApprovalStatus.APPROVED)
 
 
 class Usage(NamedTuple):
@@ -130,6 +176,21 @@ class StepResult(NamedTuple):
     latency_ms: int | None = None
 
 
+class Inherited(NamedTuple):
+    """How a step of a fork ended in the run that was forked; its output is stored by digest."""
+
+    step_id: StepId
+    origin_step_id: StepId
+    status: StepStatus
+    attempt: int
+    error: Mapping[str, Any] | None
+    output_sha256: str | None
+    output_size: int | None
+    started_at: int | None
+    completed_at: int
+    usage: Usage
+
+
 class StepState(NamedTuple):
     spec: StepSpec
     status: StepStatus = StepStatus.PENDING
@@ -148,15 +209,26 @@ class StepState(NamedTuple):
     """Model calls made and not yet settled."""
     started_at: int | None = None
     completed_at: int | None = None
+    inherited: Usage | None = None
+    """Of a step that ended in the run that was forked: what it cost there; no part of `usage`."""
 
     @property
     def id(self) -> StepId:
         return self.spec.id
 
+    def less_blocked(self) -> "StepState":
+        """With one need satisfied (by position: `_replace` costs three times as much)."""
+        return StepState._make((self.spec, self.status, self.blocked - 1, *self[3:]))
+
     @property
     def approval(self) -> Approval | None:
         """The latest revision of its question."""
         return self.approvals[-1] if self.approvals else None
+
+    @property
+    def editor(self) -> Actor | None:
+        """Who gave it the input that it has; None where it is the plan's."""
+        return next((one.decided_by for one in reversed(self.approvals) if one.status is ApprovalStatus.EDITED), None)
 
     @property
     def authorised(self) -> bool:
@@ -181,6 +253,10 @@ class RunInfo(NamedTuple):
     requester: Actor
     limits: Mapping[str, Any]
     created_at: int
+    tenant: str
+    """Whose it is: nobody else can see or move it."""
+    origin: Mapping[str, Any] | None = None
+    """Of a fork: `{run_id, from_step, head_seq, head_hash, requesters, inherited}`; the head is that run's then."""
 
 
 NO_STEPS: "HashTrieMap[StepId, StepState]" = HashTrieMap()
@@ -205,6 +281,7 @@ class RunState(NamedTuple):
     last_step: StepId | None = None
     """The planned step with the highest number."""
     usage: Usage = NO_USAGE
+    budget: Budget = NO_BUDGET
     queued_at: int | None = None
     started_at: int | None = None
     completed_at: int | None = None
@@ -226,7 +303,7 @@ class RunState(NamedTuple):
     retrying: "HashTrieSet[StepId]" = NO_IDS
     """Startable again, once `retry_at` has come."""
     timers: tuple[tuple[int, StepId], ...] = ()
-    """When a step must be looked at, soonest first: for its retry, or for the expiry of its question."""
+    """When a step must be looked at, soonest first: for its retry, or for a reminder or the end of its question."""
     open: int = 0
     """Steps not closed."""
     done: int = 0
@@ -235,13 +312,7 @@ class RunState(NamedTuple):
     @property
     def status(self) -> RunStatus:
         """The phase, or `awaiting_approval` where only a person's decision can move the run."""
-        if (
-            self.asking
-            and self.phase in (RunStatus.RUNNING, RunStatus.QUEUED)
-            and not self.ready
-            and not self.in_flight
-            and not self.retrying
-        ):
+        if self.asking and self.phase in ACTIVE and not self.ready and not self.in_flight and not self.retrying:
             return RunStatus.AWAITING_APPROVAL
         return self.phase
 
@@ -261,12 +332,35 @@ class RunState(NamedTuple):
     def step(self, step_id: StepId) -> StepState | None:
         return self.steps.get(step_id)
 
+    def requesters(self, step: StepState) -> tuple[str, ...]:
+        """Who asked for the step: with the run, by adding it to somebody else's, by having it planned, or in the run
+        that was forked or is delivered.
+        """
+        requester, added_by, origin = self.info.requester.id, step.spec.added_by, self.info.origin or {}
+        planner = None if step.spec.planner is None else self.steps[step.spec.planner]
+        told = planner is not None and planner.spec.input_sha256 != _GOAL_ALONE
+        behind = self.authors(planner) if planner is not None and told else ()
+        others = (added_by, *behind, *step.spec.asked_by, *origin.get("requesters", ()))
+        return (requester, *dict.fromkeys(one for one in others if one is not None and one != requester))
+
+    def authors(self, step: StepState) -> tuple[str, ...]:
+        """Who asked for the step as it is: its requesters, and whoever gave it the input that it has."""
+        return (*self.requesters(step), *(() if step.editor is None else (step.editor.id,)))
+
+
+_DONE = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
+
+
+def is_gone(step: StepState) -> bool:
+    """Whether it has ended so that its dependents never begin."""
+    return step.status in CLOSED and not satisfies(step)
+
 
 def satisfies(step: StepState) -> bool:
     """Whether its dependents may go on: done, left out, or failed or refused where the plan says to continue."""
+    if step.status in _DONE:
+        return True
     match step.status:
-        case StepStatus.COMPLETED | StepStatus.SKIPPED:
-            return True
         case StepStatus.FAILED:
             return step.spec.on_error == "continue"
         case StepStatus.REJECTED:

@@ -68,8 +68,10 @@ class StepStatus(StrEnum):
 class EventType(StrEnum):
     RUN_CREATED = "run.created"
     """A goal was accepted, for one workspace."""
+    RUN_PLANNING = "run.planning"
+    """A planner is to write the steps; the step that has it do so follows."""
     RUN_PLANNED = "run.planned"
-    """The run has its plan; the first steps come inside it."""
+    """The run has its plan, or a new revision of it; the steps come inside it."""
     RUN_QUEUED = "run.queued"
     """Somebody said `start`, or `execute` for the one step it names."""
     RUN_STARTED = "run.started"
@@ -94,6 +96,8 @@ class EventType(StrEnum):
     """What the run changed in its workspace was taken back; its status stays."""
     STEP_ADDED = "step.added"
     """One more step, after the plan; to a finished run only an undo."""
+    STEP_INHERITED = "step.inherited"
+    """In a fork: the step ended in the run that was forked, and is not executed again."""
     STEP_PREPARING = "step.preparing"
     """A worker began the effect-free work whose result the approver will see."""
     STEP_PREPARED = "step.prepared"
@@ -120,20 +124,32 @@ class EventType(StrEnum):
     """The engine stopped at something only a person can judge."""
     APPROVAL_REQUESTED = "approval.requested"
     """This exact action, under this hash, was put before a person."""
+    APPROVAL_COUNTED = "approval.counted"
+    """One of the persons that it takes said yes to exactly that action; the question stays open."""
     APPROVAL_APPROVED = "approval.approved"
-    """A person said yes to exactly that action."""
+    """A person, or the last of those that it takes, said yes to exactly that action."""
     APPROVAL_REJECTED = "approval.rejected"
     """A person said no; `then` says whether the run ends or goes on."""
+    APPROVAL_REMINDED = "approval.reminded"
+    """Half, or nine tenths, of the time to decide is over and nobody has."""
+    APPROVAL_EDITED = "approval.edited"
+    """A person gave the step another input; what was asked is void, and it is asked about anew."""
     APPROVAL_EXPIRED = "approval.expired"
     """Nobody decided in time."""
     MODEL_CALLED = "model.called"
     """A model is about to be called; the call may be billed even if its answer is lost."""
     MODEL_SETTLED = "model.settled"
     """The call ended; what it cost is known, or known to be unknown."""
+    BUDGET_ALERTED = "budget.alerted"
+    """So much of a budget is spent: 50, 80 or 100 percent."""
+    BUDGET_EXTENDED = "budget.extended"
+    """Somebody added to what the run may spend."""
 
 
 R, S, E = RunStatus, StepStatus, EventType
 
+ACTIVE: Final = frozenset({R.PLANNING, R.QUEUED, R.RUNNING})
+"""Run statuses in which steps may be taken up, unless the run has finished."""
 FINISHED: Final = frozenset({R.CANCELLED, R.FAILED, R.COMPLETED})
 """Run statuses that never change again."""
 DRAINING: Final = frozenset({R.PAUSING, R.CANCELLING, R.FAILING})
@@ -144,9 +160,12 @@ IN_FLIGHT: Final = frozenset({S.PREPARING, S.RUNNING, S.COMPUTED})
 """Step statuses in which a worker has recorded that it works on the step."""
 STARTABLE: Final = frozenset({S.PENDING, S.APPROVED})
 """Step statuses a worker may take up."""
+RECORDED: Final = frozenset({S.RUNNING, S.COMPUTED})
+"""Step statuses of an attempt whose beginning, or whose result, is in the journal."""
 
 _PAUSE = {E.RUN_PAUSING: (R.PAUSING,)}
 _CANCEL = {E.RUN_CANCELLING: (R.CANCELLING,)}
+_MONEY = (E.BUDGET_ALERTED, E.BUDGET_EXTENDED)
 
 
 def _stays(phase: RunStatus, *events: EventType) -> dict[EventType, tuple[RunStatus, ...]]:
@@ -155,10 +174,23 @@ def _stays(phase: RunStatus, *events: EventType) -> dict[EventType, tuple[RunSta
 
 RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[EventType, tuple[RunStatus, ...]]]] = MappingProxyType(
     {
-        R.CREATED: {E.RUN_PLANNED: (R.PLANNED,), **_CANCEL},
-        R.PLANNED: {**_stays(R.PLANNED, E.STEP_ADDED), E.RUN_QUEUED: (R.QUEUED,), **_PAUSE, **_CANCEL},
+        R.CREATED: {
+            **_stays(R.CREATED, *_MONEY),
+            E.RUN_PLANNED: (R.PLANNED,),
+            E.RUN_PLANNING: (R.PLANNING,),
+            **_CANCEL,
+        },
+        R.PLANNING: {
+            **_stays(R.PLANNING, E.RUN_QUEUED, E.STEP_ADDED, *_MONEY),
+            E.RUN_PLANNED: (R.PLANNED, R.QUEUED),
+            **_PAUSE,
+            **_CANCEL,
+            E.RUN_FAILING: (R.FAILING,),
+            E.RUN_COMPLETED: (R.COMPLETED,),
+        },
+        R.PLANNED: {**_stays(R.PLANNED, E.STEP_ADDED, *_MONEY), E.RUN_QUEUED: (R.QUEUED,), **_PAUSE, **_CANCEL},
         R.QUEUED: {
-            **_stays(R.QUEUED, E.RUN_QUEUED, E.STEP_ADDED),
+            **_stays(R.QUEUED, E.RUN_PLANNED, E.RUN_QUEUED, E.STEP_ADDED, *_MONEY),
             E.RUN_STARTED: (R.RUNNING,),
             **_PAUSE,
             **_CANCEL,
@@ -166,31 +198,31 @@ RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[EventType, tuple[RunStatus, ..
             E.RUN_COMPLETED: (R.COMPLETED,),
         },
         R.RUNNING: {
-            **_stays(R.RUNNING, E.RUN_QUEUED, E.STEP_ADDED),
+            **_stays(R.RUNNING, E.RUN_PLANNED, E.RUN_QUEUED, E.STEP_ADDED, *_MONEY),
             **_PAUSE,
             **_CANCEL,
             E.RUN_FAILING: (R.FAILING,),
             E.RUN_COMPLETED: (R.COMPLETED,),
         },
         R.PAUSING: {
-            **_stays(R.PAUSING, E.STEP_ADDED),
+            **_stays(R.PAUSING, E.RUN_PLANNED, E.STEP_ADDED, *_MONEY),
             E.RUN_PAUSED: (R.PAUSED,),
             **_CANCEL,
             E.RUN_FAILING: (R.FAILING,),
         },
         R.PAUSED: {
-            **_stays(R.PAUSED, E.STEP_ADDED),
-            E.RUN_RESUMED: (R.QUEUED, R.RUNNING, R.PLANNED),
+            **_stays(R.PAUSED, E.RUN_PLANNED, E.STEP_ADDED, *_MONEY),
+            E.RUN_RESUMED: (R.QUEUED, R.RUNNING, R.PLANNED, R.PLANNING),
             **_CANCEL,
         },
-        R.CANCELLING: {**_CANCEL, E.RUN_CANCELLED: (R.CANCELLED,)},
-        R.FAILING: {E.RUN_FAILED: (R.FAILED,), **_CANCEL},
-        R.CANCELLED: _stays(R.CANCELLED, E.STEP_ADDED, E.RUN_UNDONE),
-        R.FAILED: _stays(R.FAILED, E.STEP_ADDED, E.RUN_UNDONE),
-        R.COMPLETED: _stays(R.COMPLETED, E.STEP_ADDED, E.RUN_UNDONE),
+        R.CANCELLING: {**_stays(R.CANCELLING, *_MONEY), **_CANCEL, E.RUN_CANCELLED: (R.CANCELLED,)},
+        R.FAILING: {**_stays(R.FAILING, *_MONEY), E.RUN_FAILED: (R.FAILED,), **_CANCEL},
+        R.CANCELLED: _stays(R.CANCELLED, E.STEP_ADDED, E.RUN_UNDONE, E.BUDGET_ALERTED),
+        R.FAILED: _stays(R.FAILED, E.STEP_ADDED, E.RUN_UNDONE, E.BUDGET_ALERTED),
+        R.COMPLETED: _stays(R.COMPLETED, E.STEP_ADDED, E.RUN_UNDONE, E.BUDGET_ALERTED),
     }
 )
-"""phase -> event -> the phases it may lead to. `awaiting_approval` is a view of `queued` and `running`: no row."""
+"""phase -> event -> the phases it may lead to. `awaiting_approval` is a view: no row."""
 
 _LEAVE = {E.STEP_SKIPPED: (S.SKIPPED,), E.STEP_CANCELLED: (S.CANCELLED,)}
 _TROUBLE = {E.STEP_FAILED: (S.FAILED,), E.STEP_NEEDS_REVIEW: (S.NEEDS_REVIEW,)}
@@ -200,6 +232,7 @@ _CALLS = (E.MODEL_CALLED, E.MODEL_SETTLED)
 STEP_TRANSITIONS: Final[Mapping[StepStatus, Mapping[EventType, tuple[StepStatus, ...]]]] = MappingProxyType(
     {
         S.PENDING: {
+            E.STEP_INHERITED: (S.COMPLETED, S.SKIPPED, S.FAILED),
             E.STEP_PREPARING: (S.PREPARING,),
             E.APPROVAL_REQUESTED: (S.AWAITING_APPROVAL,),
             E.STEP_STARTED: (S.RUNNING,),
@@ -220,8 +253,11 @@ STEP_TRANSITIONS: Final[Mapping[StepStatus, Mapping[EventType, tuple[StepStatus,
         },
         S.AWAITING_APPROVAL: {
             E.APPROVAL_REQUESTED: (S.AWAITING_APPROVAL,),
+            E.APPROVAL_COUNTED: (S.AWAITING_APPROVAL,),
             E.APPROVAL_APPROVED: (S.APPROVED,),
             E.APPROVAL_REJECTED: (S.AWAITING_APPROVAL,),
+            E.APPROVAL_REMINDED: (S.AWAITING_APPROVAL,),
+            E.APPROVAL_EDITED: (S.PENDING,),
             E.APPROVAL_EXPIRED: (S.AWAITING_APPROVAL,),
             E.STEP_RETRIED: (S.PENDING,),
             E.STEP_REJECTED: (S.REJECTED,),

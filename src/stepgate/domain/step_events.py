@@ -2,47 +2,62 @@
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from stepgate.domain.errors import IllegalTransition
 from stepgate.domain.events import Event
-from stepgate.domain.ids import RequestId, StepId
-from stepgate.domain.state import (
-    Approval,
-    ApprovalStatus,
-    Effect,
-    Gate,
-    StepResult,
-    StepSpec,
-    StepState,
-    Usage,
-)
+from stepgate.domain.forking import usage_from
+from stepgate.domain.ids import StepId
+from stepgate.domain.question_events import asked, counted, decided, edited, reminded, supersede, void
+from stepgate.domain.state import ApprovalStatus, Effect, Gate, StepResult, StepSpec, StepState, Usage
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import StepStatus as S
 
-# A look-up costs a tenth of an enum's constructor, and every claim folds every step's definition.
+# A look-up costs a tenth of an enum's constructor.
 _EFFECTS = {effect.value: effect for effect in Effect}
 _GATES = {gate.value: gate for gate in Gate}
+_RESULT = itemgetter(*StepResult._fields)
+COMPLETED = S.COMPLETED
 
 
-def spec_from(data: Mapping[str, Any], at: int) -> StepSpec:
-    """A step's definition out of event data."""
-    return StepSpec(
-        id=StepId(data["id"]),
-        key=data["key"],
-        number=data["number"],
-        type=data["type"],
-        effect=_EFFECTS[data["effect"]],
-        gate=_GATES[data["gate"]],
-        needs=tuple(StepId(need) for need in data["needs"]),
-        max_attempts=data["max_attempts"],
-        backoff_ms=data["backoff_ms"],
-        timeout_ms=data["timeout_ms"],
-        on_error=data["on_error"],
-        input_sha256=data["input_sha256"],
-        input_size=data["input_size"],
-        created_at=at,
-        why=data["why"],
+def spec_from(data: Mapping[str, Any], at: int, added_by: str | None, planner: StepId | None) -> StepSpec:
+    """A step's definition out of the data of an event by this caller, or at the end of this step."""
+    return StepSpec(  # by position: every claim folds every step's definition
+        StepId(data["id"]),
+        data["key"],
+        data["number"],
+        data["type"],
+        _EFFECTS[data["effect"]],
+        _GATES[data["gate"]],
+        tuple(data["needs"]),
+        data["max_attempts"],
+        data["backoff_ms"],
+        data["timeout_ms"],
+        data["on_error"],
+        data["input_sha256"],
+        data["input_size"],
+        at,
+        data["why"],
+        data.get("insists", False),
+        added_by,
+        planner,
+        tuple(data.get("asked_by", ())),
+    )
+
+
+def _inherited(step: StepState, event: Event) -> StepState:
+    data = event.data
+    sha256 = data["output_sha256"]
+    return step._replace(
+        status=S(data["status"]),
+        attempt=data["attempt"],
+        reason="inherited",
+        error=data["error"],
+        result=None if sha256 is None else StepResult(sha256, data["output_size"]),
+        started_at=data["started_at"],
+        completed_at=data["completed_at"],
+        inherited=usage_from(data["usage"]),
     )
 
 
@@ -59,15 +74,7 @@ def _begun(step: StepState, event: Event) -> StepState:
 
 
 def _result(data: Mapping[str, Any]) -> StepResult:
-    return StepResult(
-        data["output_sha256"],
-        data["output_size"],
-        data["change_set_id"],
-        data["change_set_digest"],
-        data["workspace_before"],
-        data["workspace_after"],
-        data["latency_ms"],
-    )
+    return StepResult._make(_RESULT(data))
 
 
 def _computed(step: StepState, event: Event) -> StepState:
@@ -86,18 +93,21 @@ def _computed(step: StepState, event: Event) -> StepState:
 
 def _completed(step: StepState, event: Event) -> StepState:
     data = event.data
-    return StepState(
-        spec=step.spec,
-        status=S.COMPLETED,
-        blocked=step.blocked,
-        granted=step.granted,
-        attempt=data["attempt"],
-        result=_result(data),
-        approvals=step.approvals,
-        usage=step.usage,
-        open_calls=step.open_calls,
-        started_at=step.started_at or event.at,
-        completed_at=event.at,
+    return StepState(  # by position: every step comes along here
+        step.spec,
+        COMPLETED,
+        step.blocked,
+        step.granted,
+        data["attempt"],
+        None,
+        None,
+        None,
+        _result(data),
+        step.approvals,
+        step.usage,
+        step.open_calls,
+        step.started_at or event.at,
+        event.at,
     )
 
 
@@ -109,7 +119,7 @@ def _failed(step: StepState, event: Event) -> StepState:
         retry_at=None,
         error=data["error"],
         reason=data["error"]["code"],
-        approvals=_void(step.approvals),
+        approvals=void(step.approvals),
         started_at=step.started_at or event.at,
         completed_at=event.at,
     )
@@ -121,7 +131,7 @@ def _retried(step: StepState, event: Event) -> StepState:
         return step._replace(status=S.COMPUTED, reason=None, error=None)
     approvals = step.approvals
     if step.status is S.NEEDS_REVIEW and step.spec.effect is Effect.ONCE:
-        approvals = _supersede(approvals)  # it may have served its one start
+        approvals = supersede(approvals)  # it may have served its one start
     approved = bool(approvals) and approvals[-1].status is ApprovalStatus.APPROVED
     return step._replace(
         status=S.APPROVED if approved else S.PENDING,
@@ -139,7 +149,7 @@ def _closing(status: S) -> Callable[[StepState, Event], StepState]:
             status=status,
             retry_at=None,
             reason=event.data["reason"],
-            approvals=_void(step.approvals),
+            approvals=void(step.approvals),
             completed_at=event.at,
         )
 
@@ -149,58 +159,6 @@ def _closing(status: S) -> Callable[[StepState, Event], StepState]:
 def _review(step: StepState, event: Event) -> StepState:
     data = event.data
     return step._replace(status=S.NEEDS_REVIEW, retry_at=None, reason=data["reason"], error=data["error"])
-
-
-def _void(approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
-    """A question still open when its step goes elsewhere is closed with it."""
-    if not approvals or approvals[-1].status is not ApprovalStatus.OPEN:
-        return approvals
-    return (*approvals[:-1], approvals[-1]._replace(status=ApprovalStatus.VOID))
-
-
-def _supersede(approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
-    """An earlier question or answer stops counting where a new one must be asked."""
-    if not approvals or approvals[-1].status not in (ApprovalStatus.OPEN, ApprovalStatus.APPROVED):
-        return approvals
-    return (*approvals[:-1], approvals[-1]._replace(status=ApprovalStatus.SUPERSEDED))
-
-
-def _asked(step: StepState, event: Event) -> StepState:
-    data = event.data
-    approval = Approval(
-        request_id=RequestId(data["request_id"]),
-        revision=data["revision"],
-        action_hash=data["action_hash"],
-        risk=data["risk"],
-        rendering_sha256=data["rendering_sha256"],
-        required=data["required"],
-        expires_at=data["expires_at"],
-        on_expiry=data["on_expiry"],
-        policy_version=data["policy_version"],
-        matched_rules=tuple(data["matched_rules"]),
-        requested_at=event.at,
-    )
-    approvals = (*_supersede(step.approvals), approval)
-    return step._replace(status=S.AWAITING_APPROVAL, approvals=approvals, retry_at=None, reason=None)
-
-
-def _decided(status: ApprovalStatus) -> Callable[[StepState, Event], StepState]:
-    def decide(step: StepState, event: Event) -> StepState:
-        data, latest = event.data, step.approvals[-1]
-        if latest.request_id != data["request_id"] or latest.status is not ApprovalStatus.OPEN:
-            raise IllegalTransition(f"the question {data['request_id']} is not open")
-        decided = latest._replace(
-            status=status,
-            decided_at=event.at,
-            decided_by=event.actor,
-            reason=data.get("reason"),
-            then=data.get("then"),
-            implied=data.get("implied", False),
-        )
-        after = S.APPROVED if status is ApprovalStatus.APPROVED else step.status
-        return step._replace(status=after, approvals=(*step.approvals[:-1], decided))
-
-    return decide
 
 
 def _called(step: StepState, event: Event) -> StepState:
@@ -240,6 +198,7 @@ def _sum(total: int | None, more: int | None) -> int | None:
 
 
 STEP_CHANGES: Mapping[E, Callable[[StepState, Event], StepState]] = {
+    E.STEP_INHERITED: _inherited,
     E.STEP_PREPARING: _preparing,
     E.STEP_PREPARED: lambda step, event: step,
     E.STEP_STARTED: _begun,
@@ -252,10 +211,13 @@ STEP_CHANGES: Mapping[E, Callable[[StepState, Event], StepState]] = {
     E.STEP_CANCELLED: _closing(S.CANCELLED),
     E.STEP_DISCARDED: lambda step, event: step,
     E.STEP_NEEDS_REVIEW: _review,
-    E.APPROVAL_REQUESTED: _asked,
-    E.APPROVAL_APPROVED: _decided(ApprovalStatus.APPROVED),
-    E.APPROVAL_REJECTED: _decided(ApprovalStatus.REJECTED),
-    E.APPROVAL_EXPIRED: _decided(ApprovalStatus.EXPIRED),
+    E.APPROVAL_REQUESTED: asked,
+    E.APPROVAL_COUNTED: counted,
+    E.APPROVAL_APPROVED: decided(ApprovalStatus.APPROVED),
+    E.APPROVAL_REJECTED: decided(ApprovalStatus.REJECTED),
+    E.APPROVAL_REMINDED: reminded,
+    E.APPROVAL_EDITED: edited,
+    E.APPROVAL_EXPIRED: decided(ApprovalStatus.EXPIRED),
     E.MODEL_CALLED: _called,
     E.MODEL_SETTLED: _settled,
 }

@@ -1,10 +1,9 @@
 """When a run must next be looked at by a worker: a pure function of its state, written with every head."""
 
 from stepgate.domain.state import RunState, StepState
-from stepgate.domain.states import DRAINING, STARTABLE
-from stepgate.domain.states import RunStatus as R
+from stepgate.domain.states import ACTIVE, DRAINING, FINISHED, STARTABLE
 
-MAY_START = frozenset({R.QUEUED, R.RUNNING, R.CANCELLED, R.FAILED, R.COMPLETED})
+MAY_START = ACTIVE | FINISHED
 """Phases in which a ready step may be taken up; once finished, only an undo can be ready."""
 
 

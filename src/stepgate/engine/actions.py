@@ -5,11 +5,10 @@ from typing import Any
 
 from stepgate.domain import canonical
 from stepgate.domain.ids import RequestId, new_id
+from stepgate.domain.policy.decide import Verdict
 from stepgate.domain.state import Approval, RunState, StepState
 from stepgate.executors.base import Executor, Prepared
-
-RENDERING_LIMIT = 256 * 1024
-POLICY_VERSION = "builtin-1"
+from stepgate.executors.readings import exact_line, plain, plain_line
 
 
 def action_hash(
@@ -41,18 +40,26 @@ def action_hash(
     return canonical.digest(canonical.dumps(action))
 
 
-def rendering(state: RunState, step: StepState, prepared: Prepared, workspace_rev: str) -> dict[str, Any]:
+def rendering(
+    state: RunState, step: StepState, prepared: Prepared, workspace_rev: str, verdict: Verdict
+) -> dict[str, Any]:
     """What the approver sees: made by the engine; the plan's own words stand apart, labelled as a claim."""
     shown: dict[str, Any] = {
         **prepared.rendering,
         "step": {"key": step.spec.key, "number": step.spec.number, "type": step.spec.type},
-        "workspace": {"path": state.info.workspace_path, "rev": workspace_rev},
-        "requester": state.info.requester.id,
+        "workspace": {"path": exact_line(state.info.workspace_path), "rev": workspace_rev},
+        "requester": plain_line(state.info.requester.id),
+        "requester_kind": state.info.requester.kind,
         "risk": prepared.risk,
+        "policy": {"rules": list(verdict.rules), "version": verdict.version},
         "cost_so_far_usd": state.usage.total_usd,
     }
+    if others := state.requesters(step)[1:]:
+        shown["also_asked_by"] = plain_line(", ".join(others))
+    if (editor := step.editor) is not None:
+        shown["edited_by"] = editor.id
     if step.spec.why is not None:
-        shown["claim"] = step.spec.why
+        shown["claim"] = plain(step.spec.why)
     if prepared.failure is not None:
         shown["no_preview"] = prepared.failure
     return shown
@@ -65,19 +72,21 @@ def question(
     hash_: str,
     shown: str,
     now: int,
+    verdict: Verdict,
 ) -> Approval:
     """A new request for this action; its revision and time are set when it is decided."""
-    expires_ms = state.info.limits.get("approval_timeout")
+    times = [time for time in (state.info.limits.get("approval_timeout"), verdict.expires_ms) if time is not None]
+    expires_ms = min(times, default=None)
     return Approval(
         request_id=RequestId(new_id()),
         revision=len(step.approvals) + 1,
         action_hash=hash_,
         risk=prepared.risk,
         rendering_sha256=canonical.digest(shown.encode()),
-        required=1,
+        required=verdict.required,
         expires_at=None if expires_ms is None else now + expires_ms * 1000,
-        on_expiry="reject",
-        policy_version=POLICY_VERSION,
-        matched_rules=(f"default:{step.spec.type}",),
+        on_expiry=verdict.on_expiry,
+        policy_version=verdict.version,
+        matched_rules=verdict.rules,
         requested_at=now,
     )

@@ -4,21 +4,23 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from stepgate.domain import canonical
 from stepgate.domain.errors import InvalidValue, NotFound, StepgateError
 from stepgate.domain.ids import ChangeSetId, RunId, StepId
 from stepgate.domain.state import ApprovalStatus
-from stepgate.domain.states import RunStatus, StepStatus
+from stepgate.domain.states import CLOSED, RunStatus, StepStatus
 from stepgate.engine import shapes, views
+from stepgate.engine.places import ISOLATED
 from stepgate.engine.standing import reasons_of
 from stepgate.executors.registry import Registry
 from stepgate.storage.change_sets import ChangeSets
 from stepgate.storage.database import Database
+from stepgate.storage.origins import Origins
 from stepgate.storage.reads import approvals as approval_rows
 from stepgate.storage.reads import journal as journal_rows
 from stepgate.storage.reads import keys as key_rows
+from stepgate.storage.reads import live as live_rows
 from stepgate.storage.reads import queue as queue_rows
 from stepgate.storage.reads import runs as run_rows
 from stepgate.storage.reads import steps as step_rows
@@ -27,7 +29,7 @@ from stepgate.storage.reads.snapshot import Row, Snapshot, snapshot
 from stepgate.storage.verify import verify
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import ChangeSet
-from stepgate.workspace.diff import unified
+from stepgate.workspace.diff import sections_of, unified
 from stepgate.workspace.netundo import combine
 
 __all__ = ["Idempotent", "Queries", "Queue", "RunFilter"]
@@ -36,6 +38,8 @@ FIRST_STEPS = 200
 MOST = 200
 INLINE_BYTES = 32 * 1024
 """Larger inputs, outputs and renderings are left out of lists."""
+OUTPUT_OVER = CLOSED | {StepStatus.COMPUTED, StepStatus.NEEDS_REVIEW}
+"""Step statuses in which no command of the step will print any more."""
 ID_CHARS = 36
 CANDIDATES = 5
 
@@ -51,11 +55,12 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Idempotent:
-    """What was done under an idempotency key."""
+    """What was done under an idempotency key: to a run, or to the workspace `named`."""
 
     request_sha256: str
-    run_id: RunId
+    run_id: RunId | None
     step_ids: Sequence[StepId]
+    named: str | None
 
 
 class Queries:
@@ -66,17 +71,18 @@ class Queries:
         self._blobs = blobs
         self._registry = registry
         self._change_sets = ChangeSets(database)
+        self._origins = Origins(database)
 
     # Runs
 
-    async def resolve(self, name: str) -> RunId:
-        """The run of this id or of the only id that begins so; raises InvalidValue where several do."""
+    async def resolve(self, tenant: str, name: str) -> RunId:
+        """The tenant's run of this id or of the only id that begins so; raises InvalidValue where several do."""
         prefix = name.strip().lower()
         hyphens = all((char == "-") == (place in (8, 13, 18, 23)) for place, char in enumerate(prefix))
         if not prefix or len(prefix) > ID_CHARS or not hyphens or set(prefix) - set("0123456789abcdef-"):
             raise NotFound(f"there is no run {name!r}", field="run_id", fix="name it by its id, or its beginning")
         async with snapshot(self._database) as connection:
-            found = await run_rows.beginning_with(connection, prefix, CANDIDATES)
+            found = await run_rows.beginning_with(connection, tenant, prefix, CANDIDATES)
         if not found:
             raise NotFound(f"there is no run {name!r}", field="run_id", fix="list the runs to see their ids")
         if len(found) > 1:
@@ -100,7 +106,8 @@ class Queries:
             row = await _run_row(connection, run_id)
             reasons = await reasons_of(connection, [row])
             steps = await _steps(connection, run_id, 0, FIRST_STEPS)
-        return shapes.run_detail(row, reasons[run_id], steps)
+        origin = await self._origins.get(run_id) if row["workspace_mode"] == ISOLATED else None
+        return shapes.run_detail(row, reasons[run_id], steps, origin)
 
     async def statuses(self, run_id: RunId, step_id: StepId) -> tuple[RunStatus, StepStatus]:
         """Of a run and one of its steps, at a moment: cheap enough to be asked often."""
@@ -154,7 +161,7 @@ class Queries:
         return shapes.step(row, needs.get(step_id, ()))
 
     async def output(self, run_id: RunId, step_id: StepId) -> views.Output:
-        """The recorded output; what a failed step printed has no digest, because no event holds it."""
+        """The recorded output; of what a failed step printed only its event says the digest."""
         async with snapshot(self._database) as connection:
             row = await step_rows.output(connection, run_id, step_id)
         if row is None:
@@ -168,6 +175,17 @@ class Queries:
             output_sha256=row["output_sha256"],
             output_size=row["output_size"],
         )
+
+    async def live_output(self, run_id: RunId, step_id: StepId, after: int) -> views.LiveOutput:
+        """What its command has printed since `after`, as far as that is still kept; cheap enough to be asked often."""
+        async with snapshot(self._database) as connection:
+            status = await live_rows.status(connection, run_id, step_id)
+            if status is None:
+                raise _no_step(step_id)
+            found = await live_rows.chunks(connection, run_id, step_id, after, MOST)
+        ended = status in OUTPUT_OVER and len(found) < MOST
+        items = [shapes.live_chunk(row) for row in found]
+        return views.LiveOutput(items=items, next=items[-1].seq if items else after, ended=ended)
 
     async def diff(self, run_id: RunId, step_id: StepId | None = None) -> views.Diff:
         """What a step changed (also if it is not applied yet), or all that the run applied, as one net change."""
@@ -183,21 +201,38 @@ class Queries:
             rows = await self._change_sets.applied(run_id)
             change_set = combine([ChangeSet.from_json(row.body) for row in rows])
             applied = True
-        text = "" if change_set is None else await asyncio.to_thread(unified, change_set, self._blobs)
-        return views.Diff(run_id=run_id, step_id=step_id, applied=applied, files=_files(change_set), diff=text)
+        change_set = change_set or ChangeSet.of([])
+        moved = [(source.path, change.path) for change, source in sections_of(change_set) if source is not None]
+        return views.Diff(
+            run_id=run_id,
+            step_id=step_id,
+            applied=applied,
+            files=[change.to_json() for change in change_set.changes],
+            renames=[views.Rename(source=source, target=target) for source, target in moved],
+            cannot_undo=list(change_set.cannot_undo),
+            diff=await asyncio.to_thread(unified, change_set, self._blobs),
+        )
 
-    # Approvals, journal, cost
+    # Approvals, journal
 
     async def approvals(
-        self, status: ApprovalStatus = ApprovalStatus.OPEN, *, cursor: str | None = None, limit: int = 50
+        self, tenant: str, status: ApprovalStatus = ApprovalStatus.OPEN, *, cursor: str | None = None, limit: int = 50
     ) -> views.Page[views.Approval]:
-        """The oldest first, over all runs."""
+        """The oldest first, over all runs of a tenant."""
         limit = _checked(limit)
         after = None if cursor is None else _id_cursor(cursor)
         async with snapshot(self._database) as connection:
-            found = await approval_rows.page(connection, status.value, after, limit + 1)
+            found = await approval_rows.page(connection, tenant, status.value, after, limit + 1)
         items = [shapes.approval(row) for row in found[:limit]]
         return views.Page[views.Approval](items=items, next_cursor=items[-1].request_id if len(found) > limit else None)
+
+    async def approval(self, tenant: str, request_id: str) -> views.Approval:
+        """One question of a tenant, with what became of it."""
+        async with snapshot(self._database) as connection:
+            row = await approval_rows.get(connection, tenant, request_id)
+        if row is None:
+            raise NotFound(f"there is no approval {request_id}", field="request_id", fix="list the approvals")
+        return shapes.approval(row)
 
     async def events(self, run_id: RunId, *, cursor: str | None = None, limit: int = 50) -> views.Page[views.Event]:
         """From the first one on."""
@@ -207,14 +242,6 @@ class Queries:
             found = await journal_rows.events(connection, run_id, _number_cursor(cursor), limit + 1)
         items = [shapes.event(row) for row in found[:limit]]
         return views.Page[views.Event](items=items, next_cursor=str(items[-1].seq) if len(found) > limit else None)
-
-    async def cost(self, run_id: RunId) -> views.Cost:
-        """By step and by model."""
-        async with snapshot(self._database) as connection:
-            row = await _run_row(connection, run_id)
-            by_step = await journal_rows.cost_by_step(connection, run_id)
-            by_model = await journal_rows.cost_by_model(connection, run_id)
-        return shapes.cost(row, by_step, by_model)
 
     async def verify(self, run_id: RunId) -> views.Verification:
         """Whether the journal holds, and whether the tables are what it adds up to."""
@@ -252,14 +279,15 @@ class Queries:
             return views.DatabaseHealth(ok=False, error=str(error))
         return views.DatabaseHealth(ok=True, version=version, latency_ms=round((time.monotonic() - began) * 1000))
 
-    async def idempotent(self, scope: str, key: str) -> Idempotent | None:
-        """What was done under a key, None where nothing was."""
+    async def idempotent(self, tenant: str, scope: str, key: str) -> Idempotent | None:
+        """What was done under a caller's key, None where nothing was."""
         async with snapshot(self._database) as connection:
-            row = await key_rows.find(connection, scope, key)
+            row = await key_rows.find(connection, tenant, scope, key)
         if row is None:
             return None
         step_ids = [StepId(step_id) for step_id in row["step_ids"] or ()]
-        return Idempotent(row["request_sha256"], RunId(row["run_id"]), step_ids)
+        run_id = None if row["run_id"] is None else RunId(row["run_id"])
+        return Idempotent(row["request_sha256"], run_id, step_ids, row["response"])
 
 
 async def _run_row(connection: Snapshot, run_id: RunId) -> Row:
@@ -277,10 +305,6 @@ async def _steps(connection: Snapshot, run_id: RunId, after: int, limit: int) ->
     found = await step_rows.page(connection, run_id, after, limit, INLINE_BYTES)
     needs = await step_rows.needs(connection, run_id, [row["id"] for row in found]) if found else {}
     return [shapes.step(row, needs.get(row["id"], ())) for row in found]
-
-
-def _files(change_set: ChangeSet | None) -> list[dict[str, Any]]:
-    return [] if change_set is None else [change.to_json() for change in change_set.changes]
 
 
 def _checked(limit: int) -> int:

@@ -3,13 +3,24 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepgate.domain import canonical, journal, money
 from stepgate.engine import views
 from stepgate.engine.waiting import Reason
+from stepgate.storage.origins import Origin
+from stepgate.storage.workspaces import Workspace
+from stepgate.workspace.git.patch import Patch
+
+if TYPE_CHECKING:
+    from stepgate.workspace.git.branch import Branch
 
 Row = Mapping[str, Any]
+
+
+def time_of(at: int) -> str:
+    """Of microseconds."""
+    return _time(datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000))
 
 
 def moment(value: datetime | None) -> str | None:
@@ -24,10 +35,6 @@ def _time(value: datetime) -> str:
 def total(known: Decimal, unknown_calls: int) -> str | None:
     """The sum, or None while the cost of any call is unknown."""
     return None if unknown_calls else money.text(known)
-
-
-def _known(known: Decimal) -> str:
-    return money.text(known) or "0"
 
 
 def tokens(row: Row) -> views.Tokens:
@@ -55,13 +62,17 @@ def _run_fields(row: Row, reasons: Sequence[Reason]) -> dict[str, Any]:
         "status": row["status"],
         "reason": row["reason"],
         "waiting_for": waiting(reasons),
+        "workspace": row["workspace"],
         "workspace_path": row["workspace_path"],
         "workspace_mode": row["workspace_mode"],
         "workspace_rev": row["workspace_rev"],
+        "forked_from": forked_from(row),
         "labels": row["labels"],
         "metadata": _json(row["metadata"]),
         "requester": views.Actor(id=row["requester"], kind=row["requester_kind"], channel=row["requester_channel"]),
         "limits": _json(row["limits"]),
+        "budget": None if row["budget"] is None else views.RunBudget(**_json(row["budget"])),
+        "plan_revision": row["plan_revision"],
         "progress": views.Progress(done=row["steps_done"], total=row["steps_total"]),
         "total_cost_usd": total(row["known_cost_usd"], row["unknown_cost_calls"]),
         "tokens": tokens(row),
@@ -75,12 +86,67 @@ def _run_fields(row: Row, reasons: Sequence[Reason]) -> dict[str, Any]:
     }
 
 
+def forked_from(row: Row) -> views.ForkedFrom | None:
+    """Of a fork."""
+    origin = _json(row["origin"])
+    if origin is None:
+        return None
+    return views.ForkedFrom(**{name: origin[name] for name in views.ForkedFrom.model_fields})
+
+
 def run(row: Row, reasons: Sequence[Reason]) -> views.Run:
     return views.Run(**_run_fields(row, reasons))
 
 
-def run_detail(row: Row, reasons: Sequence[Reason], steps: list[views.Step]) -> views.RunDetail:
-    return views.RunDetail(**_run_fields(row, reasons), steps=steps)
+def run_detail(
+    row: Row, reasons: Sequence[Reason], steps: list[views.Step], origin: Origin | None = None
+) -> views.RunDetail:
+    copy = private_copy(row, origin) if row["workspace_mode"] == "isolated" else None
+    return views.RunDetail(**_run_fields(row, reasons), private_copy=copy, steps=steps)
+
+
+def private_copy(row: Row, origin: Origin | None) -> views.PrivateCopy:
+    """What is known of an isolated run's copy; nothing before the run is first driven."""
+    origin = origin or Origin()
+    return views.PrivateCopy(
+        path=row["place"],
+        files=origin.copied_files,
+        bytes=origin.copied_bytes,
+        left_out=left_out(origin.left_out),
+        made_at=moment(origin.recorded_at) if origin.copied_files is not None else None,
+        discarded_at=moment(origin.discarded_at),
+    )
+
+
+def left_out(pairs: Sequence[tuple[str, str]]) -> list[views.LeftOut]:
+    return [views.LeftOut(path=path, reason=reason) for path, reason in pairs]
+
+
+def patch(found: Patch) -> views.Patch:
+    return views.Patch(text=found.text, left_out=left_out(found.left_out))
+
+
+def branch(found: "Branch") -> views.Branch:
+    return views.Branch(
+        name=found.name,
+        commit=found.commit,
+        base=found.base,
+        commits=[
+            views.BranchCommit(commit=made.commit, subject=made.subject, step=made.step) for made in found.commits
+        ],
+        left_out=left_out(found.left_out),
+    )
+
+
+def workspace(found: Workspace) -> views.Workspace:
+    return views.Workspace(
+        id=found.id,
+        name=found.name or "",
+        path=found.root,
+        mode=found.mode,
+        rev=found.rev,
+        created_at=_time(found.created_at),
+    )
 
 
 def step(row: Row, needs: Sequence[str]) -> views.Step:
@@ -140,10 +206,23 @@ def _question_fields(row: Row) -> dict[str, Any]:
         "action_hash": row["action_hash"],
         "risk": row["risk"],
         "rendering": _json(row["rendering"]),
+        "policy_version": row["policy_version"],
+        "matched_rules": _json(row["matched_rules"]),
         "requested_at": _time(row["requested_at"]),
         "expires_at": moment(row["expires_at"]),
+        "on_expiry": row["on_expiry"],
+        "required": views.Required(
+            count=row["required"], roles=_json(row["roles"]), exclude_requester=row["exclude_requester"]
+        ),
+        "approvals": [_approved(one) for one in _json(row["approvals"]) or ()],
         "decision": _decision(row),
     }
+
+
+def _approved(told: Mapping[str, Any]) -> views.Approved:
+    actor = views.Actor(id=told["actor"], kind=told["kind"], channel=told["channel"])
+    about = {name: told[name] for name in ("on_behalf_of", "at", "reason", "implied")}
+    return views.Approved(actor=actor, roles=_json(told["roles"]), **about)
 
 
 def _decision(row: Row) -> views.Decision | None:
@@ -152,6 +231,7 @@ def _decision(row: Row) -> views.Decision | None:
     return views.Decision(
         verdict=row["verdict"],
         actor=views.Actor(id=row["actor"], kind=row["actor_kind"], channel=row["channel"]),
+        on_behalf_of=row["on_behalf_of"],
         at=_time(row["decided_at"]),
         reason=row["decision_reason"],
         then=row["then"],
@@ -169,10 +249,12 @@ def approval(row: Row) -> views.Approval:
         step_number=row["number"],
         step_type=row["type"],
         goal=row["goal"],
-        required=row["required"],
-        on_expiry=row["on_expiry"],
-        policy_version=row["policy_version"],
-        matched_rules=_json(row["matched_rules"]),
+    )
+
+
+def live_chunk(row: Row) -> views.LiveChunk:
+    return views.LiveChunk(
+        seq=row["seq"], attempt=row["attempt"], stream=row["stream"], at=_time(row["at"]), text=row["text"]
     )
 
 
@@ -188,34 +270,4 @@ def event(row: Row) -> views.Event:
         body=row["body"],
         prev_hash=row["prev_hash"].hex(),
         hash=row["hash"].hex(),
-    )
-
-
-def _sums(row: Row) -> dict[str, Any]:
-    known, unknown = row["known_cost_usd"], row["unknown_cost_calls"]
-    return {
-        "calls": row["model_calls"],
-        "unknown_calls": unknown,
-        "known_cost_usd": _known(known),
-        "total_cost_usd": total(known, unknown),
-        "tokens": tokens(row),
-    }
-
-
-def cost(run_row: Row, by_step: Sequence[Row], by_model: Sequence[Row]) -> views.Cost:
-    return views.Cost(
-        run_id=run_row["id"],
-        **_sums(run_row),
-        by_step=[
-            views.StepCost(
-                **_sums(row),
-                step_id=row["id"],
-                key=row["key"],
-                number=row["number"],
-                cost_source=row["cost_source"],
-                model=row["model"],
-            )
-            for row in by_step
-        ],
-        by_model=[views.ModelCost(**_sums(row), model=row["model"]) for row in by_model],
     )

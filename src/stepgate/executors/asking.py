@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, Field, field_validator
 
-from stepgate.domain.errors import InvalidValue, ModelFailure
+from stepgate.domain.errors import InvalidValue, ModelFailure, StaleApproval
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
 from stepgate.executors.fields import StepKey, Text, refusal
-from stepgate.executors.screen import one_line, visible, visible_json
+from stepgate.executors.screen import is_cut, one_line, visible, visible_json
 from stepgate.llm.prompts import Material, material_of
 from stepgate.llm.protocol import Message, ModelAnswer, ModelRequest, Purpose, request_hash
 from stepgate.llm.structured import check_schema
@@ -65,22 +65,28 @@ class Asking(Executor[Q]):
     async def prepare(self, context: Context, params: Q) -> Prepared:
         """Every word that would be sent, where a plan wants a person to see that first."""
         request = await self._request(context, params)
-        action = {"request": request_hash(request)}
         sent = [{"role": one.role.value, "content": visible(one.content)} for one in request.messages]
         title = one_line(f"Ask {params.model or 'a model'} ({self.type})")
         size = sum(len(one.content) for one in request.messages)
         model, tier = visible_json([params.model, params.tier])
         notes = [f"{size} characters leave for the model router"]
-        rendering = {"title": title, "messages": sent, "model": model, "tier": tier, "notes": notes}
-        return Prepared(action, rendering, "low")
+        cut = any(is_cut(one.content) for one in request.messages)
+        rendering = {"title": title, "messages": sent, "model": model, "tier": tier, "notes": notes, "truncated": cut}
+        return Prepared(_action(request), rendering, "high" if cut else "low")
 
     async def execute(self, context: Context, params: Q) -> Outcome:
         """The answer; a router's failure is an outcome, retryable where it says so.
 
         Raises InvalidReference for context keys that the run has not, ModelUnavailable where the router cannot answer
-        such a question at all.
+        such a question at all, StaleApproval where other words would leave than those that were approved.
         """
         request = await self._request(context, params)
+        if context.prepared is not None and context.prepared.action != _action(request):
+            raise StaleApproval(
+                "another step has ended since this was approved, and its output would be sent too",
+                field="context",
+                fix="look at what would be sent now, or name the steps in context",
+            )
         try:
             answer = await context.models.complete(request)
         except ModelFailure as failure:
@@ -96,6 +102,10 @@ class Asking(Executor[Q]):
             tier=params.tier,
             schema=params.answer_schema,
         )
+
+
+def _action(request: ModelRequest) -> dict[str, str]:
+    return {"request": request_hash(request)}
 
 
 async def _materials(context: Context, keys: Sequence[str] | None) -> list[Material]:

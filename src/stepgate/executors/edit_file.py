@@ -8,12 +8,13 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from stepgate.domain.errors import EditConflict, NotFound, StepgateError
+from stepgate.domain.policy.action import Reach
 from stepgate.domain.state import Effect, Gate
 from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Params, Prepared
 from stepgate.executors.fields import RelativePath, Sha256, Text
 from stepgate.executors.model_edit import MAX_INSTRUCTION_CHARS, Written, recall, write
-from stepgate.executors.preview import change_digest, hold_to, listed, shown, stale, without_preview
-from stepgate.executors.screen import one_line
+from stepgate.executors.preview import change_digest, hold_to, listed, risk_of, shown, stale, touched, without_preview
+from stepgate.executors.readings import exact_line
 from stepgate.workspace.access import FileContent, Root
 from stepgate.workspace.building import MAX_EDIT_BYTES, build_edit
 from stepgate.workspace.changes import ChangeSet
@@ -87,6 +88,9 @@ class EditFile(Executor[EditFileParams]):
     summary = "Creates, changes or deletes one file; a person sees the diff first."
     params = EditFileParams
 
+    def reach(self, params: EditFileParams) -> Reach:
+        return Reach(paths=(params.path,), complete=True)
+
     def prepares_long(self, params: EditFileParams) -> bool:
         """A model writes."""
         return params.instruction is not None
@@ -96,7 +100,7 @@ class EditFile(Executor[EditFileParams]):
 
         Raises ModelUnavailable `offline_cannot_write`.
         """
-        title = one_line(f"{'Delete' if params.delete else 'Edit'} {params.path}")
+        title = exact_line(f"{'Delete' if params.delete else 'Edit'} {params.path}")
         try:
             written = await _written(context, params)
             change_set = await asyncio.to_thread(_build, context, params, written)
@@ -107,12 +111,13 @@ class EditFile(Executor[EditFileParams]):
         notes = _notes(params, change_set)
         rendering = {
             "title": title,
-            "path": one_line(params.path),
+            "path": exact_line(params.path),
             **seen,
             "notes": notes,
             "written": action["written"],
         }
-        return Prepared(action, rendering, _risk(params, whole=not seen["truncated"]))
+        risk = _risk(params, seen)
+        return Prepared(action, rendering, risk, change=touched(change_set))
 
     async def execute(self, context: Context, params: EditFileParams) -> Outcome:
         """Raises EditConflict and InvalidValue by field where the edit does not fit the file, StaleApproval where it
@@ -143,7 +148,7 @@ async def _written(context: Context, params: EditFileParams) -> Written | None:
         if found is None:
             raise stale(params.path)
         return found
-    if context.shown is not None and (rendering := await context.shown()) is not None:
+    if (rendering := await context.shown()) is not None:
         found = await recall(context, params.path, params.instruction, present, rendering)
         if found is not None:
             return found
@@ -211,7 +216,7 @@ def _notes(params: EditFileParams, change_set: ChangeSet) -> list[str]:
     return ["a model wrote this change"] if params.instruction is not None else []
 
 
-def _risk(params: EditFileParams, *, whole: bool) -> str:
-    """High where the person cannot see all of it, or where the file can be run afterwards."""
+def _risk(params: EditFileParams, seen: Mapping[str, Any]) -> str:
+    """High where the person cannot see all of it as it is, or where the file can be run afterwards."""
     runnable = params.mode is not None and int(params.mode, 8) & _EXECUTABLE
-    return "medium" if whole and not runnable else "high"
+    return "high" if runnable else risk_of(seen)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from stepgate.domain import canonical
 from stepgate.domain.errors import (
+    BudgetExhausted,
     Conflict,
     InvalidValue,
     ModelFailure,
@@ -14,10 +15,12 @@ from stepgate.domain.errors import (
     StepgateError,
     WorkspaceConflict,
 )
+from stepgate.domain.policy.action import Change as PolicyChange
 from stepgate.executors.base import Context, Params, Prepared
-from stepgate.executors.screen import one_line, visible
+from stepgate.executors.readings import disguised, exact_line, plain
+from stepgate.executors.screen import visible
 from stepgate.workspace.blobs import BlobStore
-from stepgate.workspace.changes import Change, ChangeSet, Node
+from stepgate.workspace.changes import Change, ChangeSet, Node, Op
 from stepgate.workspace.diff import unified
 
 SHOWN_DIFF_BYTES: Final = 64 * 1024
@@ -25,7 +28,9 @@ SHOWN_FILES: Final = 200
 SHOWN_PATH: Final = 200
 LISTED_FILES: Final = 1000
 # The lines of a diff that stand for content it leaves out.
-_UNSHOWN: Final = re.compile(r"^(?:# (?:too large to show|not text)|# \d+ more of \d+ changes)", re.MULTILINE)
+_UNSHOWN: Final = re.compile(
+    r"^(?:# (?:too large to show|not text|cannot be undone)|# \d+ more of \d+ changes)", re.MULTILINE
+)
 
 
 def files(change_set: ChangeSet) -> list[dict[str, Any]]:
@@ -42,9 +47,15 @@ def files(change_set: ChangeSet) -> list[dict[str, Any]]:
 
 
 def listed(change_set: ChangeSet) -> dict[str, Any]:
-    """An output's `files`, the first 1000; then `files_total` says how many there are in the change set."""
+    """An output's `files`, the first 1000; then `files_total` says how many there are in the change set.
+
+    `cannot_undo` names, where there are such, the paths whose former content is too large to be kept.
+    """
     total = len(change_set.changes)
-    return {"files": files(change_set)[:LISTED_FILES]} | ({"files_total": total} if total > LISTED_FILES else {})
+    lost = change_set.cannot_undo
+    more: dict[str, Any] = {"files_total": total} if total > LISTED_FILES else {}
+    more |= {"cannot_undo": list(lost[:LISTED_FILES])} if lost else {}
+    return {"files": files(change_set)[:LISTED_FILES]} | more
 
 
 def change_digest(change_set: ChangeSet) -> str:
@@ -64,16 +75,42 @@ def _timeless(node: Node | None) -> dict[str, Any] | None:
     return body
 
 
+def touched(change_set: ChangeSet | None) -> PolicyChange:
+    """What policy is asked about a change set; none changes nothing."""
+    changes = () if change_set is None else change_set.changes
+    return PolicyChange(tuple(change.path for change in changes), sum(change.op is Op.DELETE for change in changes))
+
+
 def shown(change_set: ChangeSet, blobs: BlobStore) -> dict[str, Any]:
-    """A rendering's `diff`, `files` and `truncated`, all bounded; blocks while it reads blobs."""
+    """A rendering's `diff`, `files`, `truncated` and, where it is so, `cannot_undo` and `disguised` (it has characters
+    that act on a screen or pass for others, which are written out), all bounded; it reads blobs.
+    """
     diff = unified(change_set, blobs, max_bytes=SHOWN_DIFF_BYTES)
     entries = files(change_set)[:SHOWN_FILES]
     for entry in entries:
-        entry["path"] = one_line(entry["path"], SHOWN_PATH)
+        entry["path"] = exact_line(entry["path"], SHOWN_PATH)
     # Written out, hostile text grows sixfold.
-    text = visible(visible(diff, 2 * SHOWN_DIFF_BYTES), 2 * SHOWN_DIFF_BYTES)
+    text = visible(plain(diff, 2 * SHOWN_DIFF_BYTES), 2 * SHOWN_DIFF_BYTES)
     hidden = len(text) > 2 * SHOWN_DIFF_BYTES or _UNSHOWN.search(diff) is not None
-    return {"diff": text, "files": entries, "truncated": hidden or len(entries) < len(change_set.changes)}
+    lost = [exact_line(path, SHOWN_PATH) for path in change_set.cannot_undo[:SHOWN_FILES]]
+    return {
+        "diff": text,
+        "files": entries,
+        "truncated": hidden or len(entries) < len(change_set.changes),
+        **({"cannot_undo": lost} if lost else {}),
+        **({"disguised": True} if _is_disguised(change_set, diff) else {}),
+    }
+
+
+def _is_disguised(change_set: ChangeSet, diff: str) -> bool:
+    """Whether something in it acts on a screen, hides or passes for something else; ends of lines do not count."""
+    lines = diff.replace("\r\n", "\n")
+    return plain(lines, len(lines)) != lines or any(disguised(change.path) for change in change_set.changes)
+
+
+def risk_of(seen: Mapping[str, Any]) -> str:
+    """Of a change that is shown like this: high where a person cannot see all of it, or not as it is."""
+    return "high" if seen["truncated"] or seen.get("disguised") else "medium"
 
 
 def without_preview(title: str, params: Params, error: StepgateError) -> Prepared:
@@ -81,11 +118,15 @@ def without_preview(title: str, params: Params, error: StepgateError) -> Prepare
 
     Raises the error again where it is no fault of the input or of the files: then nobody is to be asked.
     """
-    drifting = isinstance(error, WorkspaceConflict) and error.reason_code == "drifted"
-    if drifting or not isinstance(error, InvalidValue | NotFound | Conflict | ModelFailure):
+    elsewhere = isinstance(error, WorkspaceConflict) and error.reason_code == "drifted"
+    if (
+        elsewhere
+        or isinstance(error, BudgetExhausted)
+        or not isinstance(error, InvalidValue | NotFound | Conflict | ModelFailure)
+    ):
         raise error
     given = params.model_dump(mode="json", exclude_unset=True)
-    paths = [one_line(str(path), SHOWN_PATH) for path in error.details.get("paths") or ()][:SHOWN_FILES]
+    paths = [exact_line(str(path), SHOWN_PATH) for path in error.details.get("paths") or ()][:SHOWN_FILES]
     return Prepared(
         action={"input": given, "preview": None},
         rendering={"title": title, "notes": [visible(f"no preview: {error}")], **({"paths": paths} if paths else {})},

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from stepgate.domain.errors import InvalidValue, PathRefused
+from stepgate.domain.policy.action import Reach
 from stepgate.executors.base import Context, Done, Executor, Params
 from stepgate.executors.fields import RelativePath
 from stepgate.workspace.access import FileContent, Root
@@ -48,6 +49,9 @@ class ReadFile(Executor[ReadFileParams]):
     type = "read_file"
     summary = "Reads a file of the workspace, whole or some of its lines."
     params = ReadFileParams
+
+    def reach(self, params: ReadFileParams) -> Reach:
+        return Reach(paths=(params.path,), complete=True)
 
     async def execute(self, context: Context, params: ReadFileParams) -> Done:
         """The file as it was at one moment; `sha256` and `size` are the whole file's.

@@ -11,15 +11,30 @@ from stepgate.domain.plan import StepType
 from stepgate.domain.plan_faults import check_params, nearest
 from stepgate.executors.analyze import Analyze
 from stepgate.executors.base import Executor, Params
+from stepgate.executors.deliver import Deliver
 from stepgate.executors.edit_file import EditFile
+from stepgate.executors.fork import Fork
+from stepgate.executors.plan_steps import PlanSteps
 from stepgate.executors.read_file import ReadFile
+from stepgate.executors.replay import Replay
 from stepgate.executors.run_command import RunCommand
 from stepgate.executors.summarize import Summarize
 from stepgate.executors.undo import Undo
 
 GROUP: Final = "stepgate.executors"
 
-BUILTIN: Final[tuple[Executor[Any], ...]] = (ReadFile(), Analyze(), EditFile(), RunCommand(), Summarize(), Undo())
+BUILTIN: Final[tuple[Executor[Any], ...]] = (
+    ReadFile(),
+    Analyze(),
+    EditFile(),
+    RunCommand(),
+    Summarize(),
+    PlanSteps(),
+    Undo(),
+    Deliver(),
+    Fork(),
+    Replay(),
+)
 
 
 class Registry:

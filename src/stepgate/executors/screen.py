@@ -25,6 +25,19 @@ def one_line(text: str, most: int = 1000) -> str:
     return visible(text, most).replace("\n", "\\x0a").replace("\t", "\\x09")
 
 
+def is_cut(value: Any, most: int = SHOWN_TEXT) -> bool:
+    """Whether `visible_json` (or `visible`, of a text) would not show all of it."""
+    match value:
+        case str():
+            return len(value) > most
+        case Mapping():
+            return any(is_cut(item, most) for item in value.values())
+        case Sequence():
+            return any(is_cut(item, most) for item in value)
+        case _:
+            return False
+
+
 def visible_json(value: Any) -> Any:
     """A JSON value with all its texts visible, names included."""
     match value:

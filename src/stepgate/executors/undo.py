@@ -1,16 +1,17 @@
 """Takes back what a run did to its workspace, as one change that is shown, approved and undoable like any other."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from stepgate.domain.errors import InvalidValue, StepgateError
 from stepgate.domain.ids import new_id
+from stepgate.domain.policy.action import Reach
 from stepgate.domain.state import UNDO, Effect, Gate
 from stepgate.executors.base import AppliedSet, Context, Done, Executor, Params, Prepared
-from stepgate.executors.preview import change_digest, hold_to, listed, shown, without_preview
+from stepgate.executors.preview import change_digest, hold_to, listed, risk_of, shown, touched, without_preview
 from stepgate.executors.screen import one_line
 from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.diff import unified
@@ -46,7 +47,8 @@ class Undo(Executor[UndoParams]):
         seen = await asyncio.to_thread(shown, change_set, context.blobs)
         notes = [] if change_set.changes else ["nothing is left to undo"]
         rendering = {"title": title, "notes": notes, **seen}
-        return Prepared(_action(params, change_set), rendering, "medium")
+        reach = Reach(paths=change_set.paths, complete=True)
+        return Prepared(_action(params, change_set), rendering, risk_of(seen), reach=reach, change=touched(change_set))
 
     async def execute(self, context: Context, params: UndoParams) -> Done:
         """Raises WorkspaceConflict, with the paths, where somebody changed the files since, InvalidValue for `to`."""
@@ -61,22 +63,25 @@ def _action(params: UndoParams, change_set: ChangeSet) -> dict[str, object]:
 
 
 async def _net(context: Context, params: UndoParams) -> ChangeSet:
-    sets = await _after(context, await context.applied(), params.to)
-    change_sets = [applied.change_set for applied in sets]
+    numbers = {step.key: step.number for step in await context.finished(None)} if isinstance(params.to, str) else {}
+    change_sets = sets_after(await context.applied(), params.to, numbers)
     return await asyncio.to_thread(net_undo, context.root, change_sets, context.blobs, new_id())
 
 
-async def _after(context: Context, applied: Sequence[AppliedSet], to: str | int | None) -> Sequence[AppliedSet]:
-    """What was applied after step `to`; where it changed nothing itself, by steps of a higher number."""
-    if to is None:
-        return applied
-    number = int(to) if isinstance(to, int) or to.isdecimal() else None
+def sets_after(applied: Sequence[AppliedSet], to: str | int | None, numbers: Mapping[str, int]) -> Sequence[ChangeSet]:
+    """What was applied after step `to` (a key, or a number); where it changed nothing, by steps of a higher number.
+
+    `numbers` are those of finished steps by key. Raises InvalidValue where none is meant.
+    """
+    number = int(to) if isinstance(to, int) or (to is not None and to.isdecimal()) else None
     own = [index for index, one in enumerate(applied) if to == one.step_key or number == one.step_number]
-    if own:
-        return applied[own[-1] + 1 :]
-    if number is None:
-        found = [step.number for step in await context.finished(None) if step.key == to]
-        if not found:
+    if to is None:
+        left = applied
+    elif own:
+        left = applied[own[-1] + 1 :]
+    else:
+        number = numbers.get(str(to), number)
+        if number is None:
             raise InvalidValue(f"no finished step has the key {to!r}", field="to", fix="name a step by key or number")
-        number = found[0]
-    return [one for one in applied if one.step_number > number]
+        left = [one for one in applied if one.step_number > number]
+    return [one.change_set for one in left]

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from stepgate.domain.errors import ModelUnavailable
+from stepgate.domain.errors import ModelFailure, ModelUnavailable
 from stepgate.llm.prompts import Material, materials_in
-from stepgate.llm.protocol import CostSource, ModelAnswer, ModelRequest, Purpose, Role, RouterHealth
+from stepgate.llm.protocol import CostSource, ModelAnswer, ModelRequest, OnText, Purpose, Role, RouterHealth
 
 MODEL = "offline-extractive-v1"
 NOTICE = f"[{MODEL}] No model was called: these lines are picked out of the material."
@@ -48,7 +48,15 @@ class OfflineModel:
     name = "offline"
     default_model: str | None = MODEL
 
-    async def complete(self, request: ModelRequest) -> ModelAnswer:
+    def blocked(self) -> ModelFailure | None:
+        """Never."""
+        return None
+
+    def asks(self, request: ModelRequest) -> str | None:
+        """Itself, whatever is asked for."""
+        return MODEL
+
+    async def complete(self, request: ModelRequest, on_text: OnText | None = None) -> ModelAnswer:
         """Lines from the material; raises ModelUnavailable `offline_cannot_write` for edits, plans and JSON."""
         if request.purpose in (Purpose.EDIT, Purpose.PLAN) or request.schema is not None:
             raise ModelUnavailable(

@@ -1,18 +1,13 @@
 """The OpenAI chat-completions wire format, with the deviations of LiteLLM, OpenRouter, vLLM and Ollama."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from typing import Any
 
-from stepgate.domain import money
 from stepgate.domain.errors import InvalidValue
 from stepgate.llm.protocol import CostSource, ModelAnswer, ModelRequest, Usage
-
-_MAX_HINT_S = 3600.0
-_MAX_TOKENS = 10**12
+from stepgate.llm.wire import amount, count, storable, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +32,6 @@ def request_body(request: ModelRequest, model: str, length_field: str) -> dict[s
     return body
 
 
-def parse_json(data: bytes) -> dict[str, Any]:
-    """The object in a body, with decimal numbers as Decimal; raises InvalidValue for anything else."""
-    try:
-        value = json.loads(data, parse_float=Decimal, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidValue(f"not JSON: {str(error)[:100]}") from error
-    if not isinstance(value, dict):
-        raise InvalidValue("JSON, but not an object")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 def read_completion(headers: Mapping[str, str], body: Mapping[str, Any], status: int, latency_ms: int) -> Completion:
     """The answer in a body; raises InvalidValue where it has no choice with a message."""
     choices = body.get("choices")
@@ -59,129 +39,85 @@ def read_completion(headers: Mapping[str, str], body: Mapping[str, Any], status:
     message = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
         raise InvalidValue("no choice with a message")
+    finish_reason = text_of(choice.get("finish_reason"))
+    answer = answer_of(headers, body, content(message.get("content")), finish_reason, status, latency_ms)
+    return Completion(answer, text_of(message.get("refusal")))
+
+
+def answer_of(
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    text: str,
+    finish_reason: str | None,
+    status: int,
+    latency_ms: int,
+    ttft_ms: int | None = None,
+) -> ModelAnswer:
+    """The answer with what headers and body (of a stream: its chunks' fields put together) say about it."""
     usage = body.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
-    cost, source = _cost(headers, usage)
+    cost, avoided, source = _cost(headers, usage)
     model, provider = _model(headers, body)
-    answer = ModelAnswer(
-        text=_content(message.get("content")),
+    return ModelAnswer(
+        text=text,
         model=model,
         provider=provider,
         latency_ms=latency_ms,
-        finish_reason=_text(choice.get("finish_reason")),
+        ttft_ms=ttft_ms,
+        finish_reason=finish_reason,
         usage=_usage(usage),
         cost_usd=cost,
         cost_source=source,
+        avoided_cost_usd=avoided,
         status=status,
-        request_id=_text(headers.get("x-litellm-call-id") or headers.get("x-request-id")),
-        upstream_id=_text(headers.get("llm_provider-x-request-id")),
-        response_id=_text(body.get("id")),
-        fingerprint=_text(body.get("system_fingerprint")),
+        request_id=text_of(headers.get("x-litellm-call-id") or headers.get("x-request-id")),
+        upstream_id=text_of(headers.get("llm_provider-x-request-id")),
+        response_id=text_of(body.get("id")),
+        fingerprint=text_of(body.get("system_fingerprint")),
         cache_hit=source is CostSource.ROUTER_CACHE,
-        router_retries=_count(headers.get("x-litellm-attempted-retries")),
-        router_fallbacks=_count(headers.get("x-litellm-attempted-fallbacks")),
+        router_retries=count(headers.get("x-litellm-attempted-retries")),
+        router_fallbacks=count(headers.get("x-litellm-attempted-fallbacks")),
     )
-    return Completion(answer, _text(message.get("refusal")))
 
 
-def _content(content: Any) -> str:
+def content(given: Any) -> str:
     """Text, or the text parts of a content list, as some servers answer, without what a database cannot hold."""
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        content = "".join(part for part in parts if isinstance(part, str))
-    if not isinstance(content, str):
-        return ""
-    return content.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(given, list):
+        parts = [part.get("text") for part in given if isinstance(part, Mapping)]
+        given = "".join(part for part in parts if isinstance(part, str))
+    return storable(given) if isinstance(given, str) else ""
 
 
-def _cost(headers: Mapping[str, str], usage: Mapping[str, Any]) -> tuple[Decimal | None, CostSource]:
-    if "x-litellm-cache-key" in headers:
-        # The proxy repeats the first call's cost on a hit; this key is its only mark.
-        return Decimal(0), CostSource.ROUTER_CACHE
+def _cost(headers: Mapping[str, str], usage: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, CostSource]:
+    """(cost, what a cached answer would have cost, where it was learned)"""
     candidates = (
         (usage.get("cost"), CostSource.USAGE),
         (headers.get("x-litellm-response-cost"), CostSource.LITELLM_HEADER),
     )
-    for amount, source in candidates:
-        if isinstance(amount, str | int | Decimal) and not isinstance(amount, bool):
-            try:
-                return money.usd(amount), source
-            except InvalidValue:
-                continue
-    return None, CostSource.UNKNOWN
+    known = ((cost, source) for value, source in candidates if (cost := amount(value)) is not None)
+    cost, source = next(known, (None, CostSource.UNKNOWN))
+    if "x-litellm-cache-key" in headers:
+        # The proxy repeats the first call's cost on a hit; this key is its only mark.
+        return Decimal(0), cost, CostSource.ROUTER_CACHE
+    return cost, None, source
 
 
 def _model(headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The model that answered and its provider; LiteLLM's body names only the alias that was asked for."""
     if named := headers.get("x-litellm-model-name"):
         provider, slash, model = named.partition("/")
-        return (_text(model), _text(provider)) if slash else (_text(named), None)
-    return _text(body.get("model")), _text(body.get("provider"))
+        return (text_of(model), text_of(provider)) if slash else (text_of(named), None)
+    return text_of(body.get("model")), text_of(body.get("provider"))
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
     def detail(of: str, name: str) -> int | None:
         details = usage.get(of)
-        return _count(details.get(name)) if isinstance(details, Mapping) else None
+        return count(details.get(name)) if isinstance(details, Mapping) else None
 
     return Usage(
-        input=_count(usage.get("prompt_tokens")),
-        output=_count(usage.get("completion_tokens")),
+        input=count(usage.get("prompt_tokens")),
+        output=count(usage.get("completion_tokens")),
         cached=detail("prompt_tokens_details", "cached_tokens"),
         reasoning=detail("completion_tokens_details", "reasoning_tokens"),
     )
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 13:
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_TOKENS else None
-
-
-def _text(value: Any) -> str | None:
-    """Short text as it may be stored; a router's text is no more to be trusted than a model's."""
-    if not isinstance(value, str) or not value:
-        return None
-    return printable(value, 200)
-
-
-def printable(text: str, most: int) -> str:
-    """At most so many characters, without control characters and lone surrogates."""
-    return "".join(c if c.isprintable() else " " for c in text[:most])
-
-
-def error_message(data: bytes) -> str:
-    """The sentence for people in an error body, whatever its form; empty where there is none."""
-    try:
-        body = parse_json(data)
-    except InvalidValue:
-        return printable(data[:300].decode("utf-8", "replace"), 300).strip()
-    error = body.get("error", body.get("detail", body.get("message")))
-    if isinstance(error, Mapping):
-        error = error.get("message")
-    return printable(error, 500).strip() if isinstance(error, str) else ""
-
-
-def retry_hint(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from the hint that is most exact; at most an hour, None without a readable hint."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("llm_provider-retry-after", 1.0)):
-        if (text := headers.get(name)) is None:
-            continue
-        try:
-            seconds = float(text) * unit
-        except ValueError:
-            dated = _until(text, headers.get("date"))
-            if dated is None:
-                continue
-            seconds = dated
-        if 0 <= seconds < float("inf"):
-            return min(seconds, _MAX_HINT_S)
-    return None
-
-
-def _until(text: str, date: str | None) -> float | None:
-    """Seconds to an HTTP date, on the clock of the server that set it."""
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - parsedate_to_datetime(date or "")).total_seconds())
-    except (ValueError, TypeError):
-        return None

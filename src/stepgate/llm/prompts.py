@@ -173,3 +173,61 @@ def material_of(number: int, key: str, step_type: str, output: Mapping[str, Any]
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else canonical.dumps(value).decode()
+
+
+_PLANNER = (
+    "You plan the next steps of an automated run on a software project. Each step is one of the step types listed. "
+    "A step waits for the step before it unless `needs` names others; ${{ steps.<key>.output.<path> }} in an input "
+    "stands for what an earlier step gave. A file is changed by edit_file with `path` and `instruction` only: what to "
+    "change, in words; a model that sees the file writes the change then. Read a file before you plan to change it, "
+    "and run the project's tests after changes. Use as few steps as the goal needs. Answer with JSON alone."
+)
+_NAMES_CUT = " There are more files than these."
+
+
+def plan_schema(types: Sequence[str], max_steps: int) -> dict[str, Any]:
+    """What an answer to `plan` looks like; inputs are checked by each type's own schema afterwards."""
+    step = {
+        "type": "object",
+        "properties": {
+            "key": {"type": "string"},
+            "type": {"type": "string", "enum": list(types)},
+            "input": {"type": "object"},
+            "needs": {"type": "array", "items": {"type": "string"}},
+            "why": {"type": "string"},
+        },
+        "required": ["key", "type", "input", "why"],
+        "additionalProperties": False,
+    }
+    steps = {"type": "array", "minItems": 1, "maxItems": max_steps, "items": step}
+    return {"type": "object", "properties": {"steps": steps}, "required": ["steps"], "additionalProperties": False}
+
+
+def plan(
+    goal: str,
+    instruction: str | None,
+    names: Sequence[str],
+    types: Sequence[Mapping[str, Any]],
+    materials: Sequence[Material],
+    max_steps: int,
+    *,
+    cut: bool,
+) -> tuple[Message, ...]:
+    """Asks for steps. Files are told by name only, as JSON in a piece of material: a name can say anything, too."""
+    task = (
+        f"{instruction or 'Plan the steps that reach the goal.'}\n\nAt most {max_steps} steps.\n\n"
+        f"Step types:\n{canonical.dumps(list(types)).decode()}"
+    )
+    listed = Material(0, f"names of files in the workspace, as JSON.{_NAMES_CUT if cut else ''}", _json_list(names))
+    return _prompt(_PLANNER, goal, task, [listed, *materials], max(MAX_CHARS, len(listed.text) + 1))
+
+
+def repair(answer: str, problems: Sequence[str]) -> tuple[Message, ...]:
+    """Says what was wrong with a plan."""
+    told = "\n".join(f"- {problem}" for problem in problems)
+    text = f"Your plan was refused. Mend exactly this and answer with the whole plan again:\n{told}"
+    return (Message(Role.USER, f"{text}\n\n{fenced(Material(1, 'your plan', answer[:MAX_CHARS]))}"),)
+
+
+def _json_list(names: Sequence[str]) -> str:
+    return canonical.dumps(list(names)).decode()

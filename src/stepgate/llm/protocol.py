@@ -1,12 +1,13 @@
 """What is asked of a model and what comes back, the same for every router, with unknown as None and never as 0."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from stepgate.domain import canonical
+from stepgate.domain.errors import ModelFailure
 
 
 class Role(StrEnum):
@@ -28,7 +29,11 @@ class CostSource(StrEnum):
 
     USAGE = "usage.cost"
     LITELLM_HEADER = "litellm.header"
+    SMART_ROUTER = "smart_router.estimate"
     ROUTER_CACHE = "router_cache"
+    CACHE = "cache"
+    PRICED = "priced"
+    """By a table of prices, from the tokens that the router counted."""
     OFFLINE = "offline"
     UNKNOWN = "unknown"
 
@@ -70,7 +75,9 @@ class Usage:
 class ModelAnswer:
     """One answer. `data` is the parsed and validated JSON where a schema was asked for.
 
-    `cost_usd` is None exactly where `cost_source` is `unknown`. `router_retries` and `router_fallbacks` are what the
+    `cost_usd` is None exactly where `cost_source` is `unknown`. A cached answer costs 0, and `avoided_cost_usd` is what
+    it would have cost; `estimated_savings_usd` and `difficulty_tag` are the router's own words on why it chose this
+    model. `router_retries` and `router_fallbacks` are what the
     router did by itself; `request_id` is the router's, `upstream_id` the provider's, `response_id` the answer's own.
     """
 
@@ -83,6 +90,9 @@ class ModelAnswer:
     usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal | None = None
     cost_source: CostSource = CostSource.UNKNOWN
+    avoided_cost_usd: Decimal | None = None
+    estimated_savings_usd: Decimal | None = None
+    difficulty_tag: str | None = None
     ttft_ms: int | None = None
     status: int | None = None
     request_id: str | None = None
@@ -104,6 +114,10 @@ class RouterHealth:
     models: tuple[str, ...] = ()
 
 
+OnText = Callable[[str], None]
+"""Takes a piece of an answer as it comes; must not wait."""
+
+
 class ModelRouter(Protocol):
     """A way to models. One instance serves all concurrent calls of a process."""
 
@@ -113,8 +127,16 @@ class ModelRouter(Protocol):
     @property
     def default_model(self) -> str | None: ...
 
-    async def complete(self, request: ModelRequest) -> ModelAnswer:
-        """One attempt, never retried here.
+    def blocked(self) -> ModelFailure | None:
+        """Why a call should not even be tried now; None where it may."""
+        ...
+
+    def asks(self, request: ModelRequest) -> str | None:
+        """The model that will be asked, as the router names it; None where the router chooses."""
+        ...
+
+    async def complete(self, request: ModelRequest, on_text: OnText | None = None) -> ModelAnswer:
+        """One attempt, never retried here. `on_text` gets the answer piece by piece from a router that can stream.
 
         Raises ModelFailure, or ModelUnavailable where this router cannot answer such a request at all.
         """

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, NamedTuple
 
+from stepgate.domain.identity import DEFAULT_TENANT
 from stepgate.domain.ids import CallId, ChangeSetId, RequestId, StepId
 
 
@@ -38,16 +40,20 @@ class SettledCallRow(NamedTuple):
     request_ids: str | None = None
     cache_hit: bool | None = None
     retries: int | None = None
+    avoided_cost_usd: Decimal | None = None
+    estimated_savings_usd: Decimal | None = None
+    difficulty_tag: str | None = None
 
 
 class IdempotencyRow(NamedTuple):
-    """The answer to a request that must not be carried out twice; `scope` names the operation."""
+    """The answer to a request that must not be carried out twice; `scope` names the channel and the caller."""
 
     scope: str
     key: str
     request_sha256: str
     status: int
     response: str | None = None
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(slots=True)

@@ -15,6 +15,10 @@ FROM unnest($1::uuid[], $2::int[]) AS known(run_id, seq)
 JOIN stepgate.events AS event ON event.run_id = known.run_id AND event.seq > known.seq
 ORDER BY event.run_id, event.seq
 """
+# One run's partition is known before the statement begins, so that no other is opened.
+_AFTER_ONE = """
+SELECT run_id::text AS run_id, seq, body, hash FROM stepgate.events WHERE run_id = $1::uuid AND seq > $2 ORDER BY seq
+"""
 
 
 class Link(NamedTuple):
@@ -28,7 +32,11 @@ class Link(NamedTuple):
 async def after(connection: Any, known: Mapping[RunId, int]) -> dict[RunId, list[Link]]:
     """The events of each run behind a sequence number (0: all of them), in order; runs without any are absent."""
     found: dict[RunId, list[Link]] = {}
-    for row in await connection.fetch(_AFTER, list(known), list(known.values())):
+    if len(known) == 1:
+        rows = await connection.fetch(_AFTER_ONE, *next(iter(known.items())))
+    else:
+        rows = await connection.fetch(_AFTER, list(known), list(known.values()))
+    for row in rows:
         found.setdefault(RunId(row["run_id"]), []).append(Link(row["seq"], row["body"], row["hash"]))
     return found
 

@@ -23,6 +23,7 @@ ORDER BY change_set.applied_seq, file.position
 """
 _ONE = _BODIES.format(which="change_set.id = $1::uuid")
 _APPLIED = _BODIES.format(which="change_set.run_id = $1::uuid AND change_set.applied_seq IS NOT NULL")
+_OF_RUN = _BODIES.format(which="change_set.run_id = $1::uuid")
 _STEP_STATUS = """
 SELECT step.status FROM stepgate.change_sets AS change_set
 JOIN stepgate.steps AS step ON step.run_id = change_set.run_id AND step.id = change_set.step_id
@@ -57,12 +58,9 @@ class ChangeSets:
         """Every set the run applied, in the order it did."""
         async with self._database.session() as connection:
             rows = await connection.fetch(_APPLIED, run_id)
-        groups: dict[str, list[Any]] = {}
-        for row in rows:
-            groups.setdefault(row["id"], []).append(row)
         return [
             AppliedSet(ChangeSetId(key), StepId(group[0]["step_id"]), group[0]["applied_seq"], _body(group))
-            for key, group in groups.items()
+            for key, group in _groups(rows).items()
         ]
 
     async def step_status(self, change_set_id: ChangeSetId) -> StepStatus | None:
@@ -70,6 +68,18 @@ class ChangeSets:
         async with self._database.session() as connection:
             status = await connection.fetchval(_STEP_STATUS, change_set_id)
         return None if status is None else StepStatus(status)
+
+
+async def bodies_of_run(connection: Any, run_id: RunId) -> Mapping[str, Mapping[str, Any]]:
+    """The body of every set the run computed, applied or not, by id."""
+    return {key: _body(group) for key, group in _groups(await connection.fetch(_OF_RUN, run_id)).items()}
+
+
+def _groups(rows: list[Any]) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(row["id"], []).append(row)
+    return groups
 
 
 def _body(rows: list[Any]) -> Mapping[str, Any]:

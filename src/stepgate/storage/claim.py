@@ -17,6 +17,7 @@ from stepgate.storage import chains
 from stepgate.storage.database import Database
 from stepgate.storage.entry import RunHandle
 from stepgate.storage.errors import is_lost, translated
+from stepgate.storage.live import FORGET_UNDRIVEN
 
 log = structlog.get_logger(__name__)
 
@@ -56,9 +57,10 @@ WHERE id = $2::uuid AND worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <=
   AND EXISTS (SELECT FROM stepgate.workers WHERE id = $1 AND lease_until > clock_timestamp() FOR SHARE)
 RETURNING id::text AS id, lease_epoch, lost_leases
 """
+# One row for each run: a row costs the driver more than what is in it.
 _INPUTS = """
-SELECT run_id::text AS run_id, id::text AS id, input FROM stepgate.steps
-WHERE run_id = ANY($1::uuid[]) AND status <> ALL($2::text[])
+SELECT run_id::text AS run_id, array_agg(id::text) AS ids, array_agg(input) AS inputs FROM stepgate.steps
+WHERE run_id = ANY($1::uuid[]) AND status <> ALL($2::text[]) GROUP BY run_id
 """
 _RELEASE = """
 UPDATE stepgate.runs
@@ -89,16 +91,21 @@ SELECT EXISTS (
 """
 # A claim that was under way when the lease ended is not seen by this statement; the next one finds it.
 _FREE_DEAD = """
-UPDATE stepgate.runs AS run
-SET worker_id = NULL, lease_epoch = run.lease_epoch + 1, lost_leases = run.lost_leases + 1
-WHERE run.id IN (
-    SELECT id FROM stepgate.runs AS driven
-    WHERE worker_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM stepgate.workers WHERE workers.id = driven.worker_id AND lease_until > clock_timestamp()
+WITH freed AS (
+    UPDATE stepgate.runs AS run
+    SET worker_id = NULL, lease_epoch = run.lease_epoch + 1, lost_leases = run.lost_leases + 1
+    WHERE run.id IN (
+        SELECT id FROM stepgate.runs AS driven
+        WHERE worker_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM stepgate.workers WHERE workers.id = driven.worker_id AND lease_until > clock_timestamp()
+        )
+        FOR UPDATE SKIP LOCKED
     )
-    FOR UPDATE SKIP LOCKED
+    RETURNING run.id
+), forgotten AS (
+    DELETE FROM stepgate.output_chunks WHERE run_id IN (SELECT id FROM freed)
 )
-RETURNING run.id::text AS id
+SELECT id::text AS id FROM freed
 """
 _REGISTER = """
 INSERT INTO stepgate.workers (id, host, pid, pools, started_at, lease_until)
@@ -168,11 +175,12 @@ class Claims:
     async def register(self, worker: WorkerRow, lease_s: float) -> None:
         """Makes the worker's row; its lease begins now.
 
-        Workers gone for an hour and idempotency keys older than a week are forgotten.
+        Workers gone for an hour, idempotency keys older than a week and what lost commands printed are forgotten.
         """
         async with self._connection() as connection:
             await connection.execute(_FORGET_WORKERS, KEEP_WORKERS_S)
             await connection.execute(_FORGET_KEYS, KEEP_KEYS_S)
+            await connection.execute(FORGET_UNDRIVEN)
             await connection.execute(_REGISTER, worker.id, worker.host, worker.pid, list(worker.pools), float(lease_s))
 
     async def deregister(self, worker_id: WorkerId) -> None:
@@ -196,9 +204,10 @@ class Claims:
                 return []
             ids = [RunId(row["id"]) for row in rows]
             journals = await chains.after(connection, dict.fromkeys(ids, 0))
-            inputs: dict[RunId, dict[StepId, str]] = {}
-            for row in await connection.fetch(_INPUTS, ids, list(CLOSED)):
-                inputs.setdefault(row["run_id"], {})[row["id"]] = row["input"]
+            inputs = {
+                row["run_id"]: dict(zip(row["ids"], row["inputs"], strict=True))
+                for row in await connection.fetch(_INPUTS, ids, list(CLOSED))
+            }
         claims = []
         for row in rows:
             run_id = RunId(row["id"])

@@ -7,7 +7,9 @@ class DatabaseClock:
     """Microseconds since the epoch as the database counts them.
 
     Each answer of the database says that its clock read `server` at some moment between `sent` and `received` on
-    our monotonic clock; the offset is moved no further than that demands, so a slow answer does no harm.
+    our monotonic clock; the offset is moved no further than that demands, so a slow answer does no harm. It begins at
+    the earliest that the first answer allows: a run that is due ahead of the database's time would be passed over by
+    whoever is woken for it.
     """
 
     __slots__ = ("_offset",)
@@ -29,6 +31,6 @@ class DatabaseClock:
         """`server` in microseconds; `sent` and `received` are `time.monotonic_ns()`."""
         earliest, latest = server - received // 1000, server - sent // 1000
         if self._offset is None:
-            self._offset = (earliest + latest) // 2
+            self._offset = earliest
         else:
             self._offset = min(max(self._offset, earliest), latest)

@@ -6,13 +6,14 @@ somebody else moved its head, so that whatever is committed was decided on exact
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stepgate.domain.commands import Command
 from stepgate.domain.errors import Conflict, DatabaseUnavailable, LeaseLost, NotFound
 from stepgate.domain.events import Event
 from stepgate.domain.ids import RunId
+from stepgate.domain.journal import Head
 from stepgate.domain.state import RunState
 from stepgate.storage import chains
 from stepgate.storage.attachments import (
@@ -23,7 +24,7 @@ from stepgate.storage.attachments import (
     ModelCallRow,
     SettledCallRow,
 )
-from stepgate.storage.database import Database
+from stepgate.storage.database import HOT_SETTINGS, Database
 from stepgate.storage.direct import Direct
 from stepgate.storage.entry import Entry, RunHandle, Submission
 from stepgate.storage.errors import is_lost, is_transient, translate
@@ -46,18 +47,22 @@ MAX_ATTEMPTS = 20
 STATEMENT_TIMEOUT_S = 30.0
 RECONNECT_S = 60.0
 LONGEST_WAIT_S = 2.0
-# The hot statement joins a few hundred rows to tables of any size: index lookups, planned once.
-_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 
 
 class Committer:
-    """One per process. `start` before the first `submit`; `stop` returns when everything sent has its answer."""
+    """One per process. `start` before the first `submit`; `stop` returns when everything sent has its answer.
 
-    def __init__(self, database: Database) -> None:
+    `tells_ends` says whether anybody may want to be told when runs end: then the end of one takes the statement that
+    fills the outbox.
+    """
+
+    def __init__(self, database: Database, tells_ends: Callable[[], bool] = lambda: False) -> None:
         self._database = database
+        self._tells_ends = tells_ends
         self._clock = database.clock
         self._direct = Direct(database)
         self._queue: deque[RunHandle] = deque()
+        self._written = 0
         self._arrived = asyncio.Event()
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -65,7 +70,7 @@ class Committer:
 
     async def start(self) -> None:
         """Raises DatabaseUnavailable."""
-        self._connection = await self._database.connect("committer", _SETTINGS)
+        self._connection = await self._database.connect("committer", HOT_SETTINGS)
         self._stopping = False
         self._task = asyncio.create_task(self._run(), name="stepgate-committer")
 
@@ -81,19 +86,20 @@ class Committer:
 
     # The worker's path
 
-    async def submit(
+    def submit(
         self, handle: RunHandle, commands: Sequence[Command], attachments: Attachments | None = None
-    ) -> tuple[Event, ...]:
-        """Decides the commands on the handle's state and returns their events once they are durable.
+    ) -> asyncio.Future[tuple[Event, ...]]:
+        """Decides the commands on the handle's state; the future gives their events once they are durable.
 
-        Whatever `decide` raises goes to this caller alone. Raises LeaseLost when the run's lease is another's now,
-        DatabaseUnavailable when the database stays away; then it is unknown whether the events were written.
+        Whatever `decide` raises goes to this caller alone, by the future. It raises LeaseLost when the run's lease is
+        another's now, DatabaseUnavailable when the database stays away; then it is unknown whether the events were
+        written.
         """
         if self._task is None or self._stopping:
             raise RuntimeError("the committer does not run")
         future: asyncio.Future[tuple[Event, ...]] = asyncio.get_running_loop().create_future()
-        self._place(handle, Submission(commands, attachments or NOTHING, future))
-        return await future
+        self._offer(handle, Submission(commands, attachments or NOTHING, future))
+        return future
 
     async def refresh(self, handle: RunHandle) -> None:
         """Takes up what others wrote to the run; a write that follows one under way does so by itself."""
@@ -119,9 +125,19 @@ class Committer:
 
     async def load(self, run_id: RunId) -> RunState:
         """The newest state of a run. Raises NotFound."""
+        return (await self._direct.load(run_id))[0]
+
+    async def load_with_head(self, run_id: RunId) -> tuple[RunState, Head]:
+        """The newest state and the head of the journal that gives it. Raises NotFound."""
         return await self._direct.load(run_id)
 
     # Gathering
+
+    def _offer(self, handle: RunHandle, submission: Submission) -> None:
+        try:
+            self._place(handle, submission)
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever sent the submission
+            submission.failed(error)
 
     def _place(self, handle: RunHandle, submission: Submission) -> None:
         entry = handle.entry
@@ -140,16 +156,20 @@ class Committer:
             entry.decide(submission, self._clock.now())
 
     def _take(self) -> list[RunHandle]:
-        """Half of what waits, so that one half is decided while the other is written; less where outputs are large."""
+        """Half of the runs that come by, so that one half is decided while the other is written.
+
+        Those written last will be back; less is taken where outputs are large.
+        """
         waiting = len(self._queue)
-        size = min(LARGEST_BATCH, max(SMALLEST_SHARE, (waiting + 1) // 2), waiting)
+        size = min(LARGEST_BATCH, max(SMALLEST_SHARE, (waiting + self._written + 1) // 2), waiting)
         batch: list[RunHandle] = []
         weight = 0
         while len(batch) < size and weight < LARGEST_OUTPUTS:
             handle = self._queue.popleft()
             batch.append(handle)
             if handle.entry is not None:
-                weight += sum(map(len, handle.entry.outputs.values()))
+                weight += handle.entry.weight
+        self._written = len(batch)
         return batch
 
     async def _run(self) -> None:
@@ -158,6 +178,10 @@ class Committer:
             self._arrived.clear()
             while self._queue:
                 batch = self._take()
+                if self._tells_ends():
+                    for handle in batch:
+                        if handle.entry is not None:
+                            handle.entry.tell_end()
                 plain = [handle for handle in batch if handle.entry is not None and handle.entry.hot]
                 other = [handle for handle in batch if handle.entry is not None and not handle.entry.hot]
                 for handles in (plain, other):
@@ -174,7 +198,7 @@ class Committer:
             entry.sent = True
         try:
             if self._connection is None:
-                self._connection = await self._database.connect("committer", _SETTINGS)
+                self._connection = await self._database.connect("committer", HOT_SETTINGS)
             accepted = await write(self._connection, self._clock, entries, STATEMENT_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - each submitter must get an answer
             await self._after_error(handles, error)
@@ -206,10 +230,7 @@ class Committer:
     def _place_waiting(self, handle: RunHandle) -> None:
         waiting, handle.waiting = handle.waiting, []
         for submission in waiting:
-            try:
-                self._place(handle, submission)
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever sent the submission
-                submission.failed(error)
+            self._offer(handle, submission)
 
     def _fail(self, handle: RunHandle, error: BaseException) -> None:
         entry, handle.entry = handle.entry, None
@@ -236,7 +257,7 @@ class Committer:
         while True:
             await self._close()
             try:
-                self._connection = await self._database.connect("committer", _SETTINGS)
+                self._connection = await self._database.connect("committer", HOT_SETTINGS)
                 await self._settle(handles, known=False)
             except Exception as again:  # noqa: BLE001 - every entry gets it when the time is over
                 error = again

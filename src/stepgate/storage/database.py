@@ -1,4 +1,4 @@
-"""The way to the database: one engine for queries, connections of their own for whoever must not wait for others."""
+"""The way to the database: an engine for views, bare connections for hot statements and for whoever must not wait."""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,13 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from stepgate.domain.errors import DatabaseUnavailable
 from stepgate.storage import migrations
 from stepgate.storage.clock import DatabaseClock
-from stepgate.storage.errors import is_lost, translated
+from stepgate.storage.errors import translated
+from stepgate.storage.pool import Pool
 from stepgate.storage.url import normalise, place
 
 APP_ROLE = "stepgate_app"
 OLDEST_VERSION = 140000
 PARTITIONS_AHEAD = 12
 CONNECT_TIMEOUT_S = 10.0
+HOT_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+"""Statements that look a few rows up in tables of any size are planned once: planning costs as much as they do."""
 REPLAN_S = 30
 """A plan made while a table was small is not kept for long."""
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -40,16 +43,17 @@ class Database:
 
     `pooler`: the URL leads to a pooler that may give each transaction another server connection, so nothing may be
     kept in a session: no named statement is used twice and the restricted role cannot be taken.
-    `place` is host and port, for messages.
+    `place` is host and port, for messages; `pool_size` bounds the bare connections, and those of the engine.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 5, pooler: bool = False) -> None:
+    def __init__(self, url: str, *, pool_size: int = 4, pooler: bool = False) -> None:
         self._url = make_url(normalise(url))
         self.place = place(url)
-        self._pool_size = pool_size
+        self.pool_size = pool_size
         self._pooler = pooler
         self._settings: dict[str, str] = {}
         self._engine: AsyncEngine | None = None
+        self._pool: Pool | None = None
         self.clock = DatabaseClock()
 
     @property
@@ -66,6 +70,7 @@ class Database:
         with translated(self.place):
             await self._probe()
             self._engine = self._make_engine()
+            self._pool = Pool(self._connect_raw, self.pool_size)
             try:
                 async with self._engine.connect() as connection:
                     await migrations.require_current(connection)
@@ -77,6 +82,9 @@ class Database:
 
     async def close(self) -> None:
         """Gives back every pooled connection; dedicated ones are their owners' to close."""
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
         if self._engine is not None:
             await self._engine.dispose()
             self._engine = None
@@ -85,6 +93,9 @@ class Database:
         """A driver connection of the caller's own, in whatever event loop it runs; not from the pool."""
         with translated(self.place):
             return await asyncpg.connect(**self._connection_arguments(purpose, settings))
+
+    async def _connect_raw(self) -> Any:
+        return await asyncpg.connect(**self._connection_arguments("queries", HOT_SETTINGS))
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -99,14 +110,10 @@ class Database:
 
         The driver's errors pass through untranslated, for callers that must tell them apart.
         """
-        async with self.engine.connect() as connection:
-            pooled = await connection.get_raw_connection()
-            try:
-                yield pooled.driver_connection
-            except BaseException as error:
-                if is_lost(error) or not isinstance(error, Exception):
-                    await connection.invalidate()
-                raise
+        if self._pool is None:
+            raise RuntimeError("the database is not open")
+        async with self._pool.take() as connection:
+            yield connection
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Any]:
@@ -157,7 +164,7 @@ class Database:
                 "prepared_statement_name_func": lambda: f"stepgate_{uuid4().hex}",
             }
         return create_async_engine(
-            self._url, connect_args=arguments, pool_size=self._pool_size, max_overflow=0, pool_pre_ping=True
+            self._url, connect_args=arguments, pool_size=self.pool_size, max_overflow=0, pool_pre_ping=True
         )
 
     def _arguments(self) -> dict[str, Any]:

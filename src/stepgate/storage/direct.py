@@ -29,8 +29,8 @@ CACHED_STEPS = 100_000
 STATEMENT_TIMEOUT_S = 30.0
 
 _INSERT_KEY = """
-INSERT INTO stepgate.idempotency_keys (run_id, scope, key, request_sha256, status, response, created_at)
-VALUES ($1::uuid, $2, $3, $4, $5, $6, clock_timestamp())
+INSERT INTO stepgate.idempotency_keys (run_id, scope, key, request_sha256, status, response, tenant_id, created_at)
+VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, clock_timestamp())
 """
 
 
@@ -51,14 +51,14 @@ class Direct:
         self._database = database
         self._cache: OrderedDict[RunId, _Cached] = OrderedDict()
 
-    async def load(self, run_id: RunId) -> RunState:
+    async def load(self, run_id: RunId) -> tuple[RunState, Head]:
         cached = self._cached(run_id)
         with translated(self._database.place):
             async with cached.lock, self._database.raw() as connection:
                 await self._catch_up(connection, run_id, cached)
         if cached.state is None:
             raise NotFound(f"no run {run_id}", field="run_id")
-        return cached.state
+        return cached.state, cached.head
 
     async def submit(
         self, run_id: RunId, commands: Sequence[Command], attachments: Attachments

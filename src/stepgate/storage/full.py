@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from stepgate.domain.projection import (
@@ -13,6 +14,7 @@ from stepgate.domain.projection import (
     StepRow,
 )
 from stepgate.storage import tables
+from stepgate.storage.attachments import SettledCallRow
 from stepgate.storage.columns import Source, names
 
 _RUN = RunRow._fields[1:]
@@ -28,16 +30,16 @@ NEW_RUNS = Source(tables.runs, "given", (*RunFacts._fields, *_RUN, "head_seq", "
 EVENTS = Source(
     tables.events, "event", ("run_id", "seq", "type", "step_id", "actor", "at", "body", "prev_hash", "hash")
 )
-NEW_STEPS = Source(tables.steps, "fresh", (*StepFacts._fields, *_STEP, "input", "output"))
+NEW_STEPS = Source(tables.steps, "fresh", (*StepFacts._fields, *_STEP, "input", "output", "tenant_id"))
 NEEDS = Source(tables.step_needs, "need", ("run_id", "step_id", "position", "need_id"))
-STEPS = Source(tables.steps, "given", (*StepRow._fields, "output"))
-NEW_REQUESTS = Source(tables.approval_requests, "fresh", (*RequestRow._fields, "rendering"))
-REQUESTS = Source(tables.approval_requests, "given", ("run_id", "id", "status"))
-DECISIONS = Source(tables.approval_decisions, "fresh", DecisionRow._fields)
+STEPS = Source(tables.steps, "given", (*StepRow._fields, "input", "output"))
+NEW_REQUESTS = Source(tables.approval_requests, "fresh", (*RequestRow._fields, "rendering", "tenant_id"))
+REQUESTS = Source(tables.approval_requests, "given", ("run_id", "id", "status", "reminded"))
+DECISIONS = Source(tables.approval_decisions, "fresh", (*DecisionRow._fields, "tenant_id"))
 CHANGE_SETS = Source(
     tables.change_sets,
     "fresh",
-    ("run_id", "id", "step_id", "workspace_id", "digest", "created_at", "applied_seq", "applied_at"),
+    ("run_id", "id", "step_id", "workspace_id", "digest", "created_at", "applied_seq", "applied_at", "tenant_id"),
 )
 FILES = Source(
     tables.change_set_files, "fresh", ("run_id", "change_set_id", "position", "path", "op", "before", "after")
@@ -54,19 +56,24 @@ _SAID = (
     "tokens_reasoning",
     "latency_ms",
     "settled_at",
+    "answer_sha256",
 )
-_DETAILS = ("provider", "first_token_ms", "finish_reason", "http_status", "request_ids", "cache_hit", "retries")
+_DETAILS = SettledCallRow._fields[1:]
 SETTLED = Source(tables.model_calls, "given", ("run_id", "id", *_SAID, *_DETAILS))
 NEW_CALLS = Source(
     tables.model_calls,
     "fresh",
-    (*SETTLED.columns, "step_id", "attempt", "router", "request_hash", "model_asked", "called_at"),
+    (*SETTLED.columns, "step_id", "attempt", "router", "request_hash", "model_asked", "called_at", "tenant_id"),
 )
 WORKSPACES = Source(tables.workspaces, "given", ("id", "rev"), {"run_id": "uuid[]"})
 IDEMPOTENCY = Source(
     tables.idempotency_keys,
     "fresh",
-    ("run_id", "scope", "key", "request_sha256", "status", "response", "created_at"),
+    ("run_id", "scope", "key", "request_sha256", "status", "response", "tenant_id", "created_at"),
+)
+
+NOTICES = Source(
+    tables.webhook_deliveries, "notice", ("run_id", "id", "tenant_id", "seq", "type", "happened_at", "next_at")
 )
 
 
@@ -89,6 +96,7 @@ class Rows:
     settled: list[Sequence[Any]] = field(default_factory=list)
     workspaces: list[Sequence[Any]] = field(default_factory=list)
     idempotency: list[Sequence[Any]] = field(default_factory=list)
+    notices: list[Sequence[Any]] = field(default_factory=list)
 
 
 # The guard comes first and everything else follows it: a row is written only if its run was accepted.
@@ -123,6 +131,16 @@ def _insert(source: Source, first: int) -> str:
     )
 
 
+def _notify(source: Source, first: int) -> str:
+    """A row of the outbox for each webhook that wants the event: none where there is no webhook."""
+    return (
+        f"INSERT INTO {source.table.fullname} (webhook_id, {names(source.columns)}) "
+        f"SELECT hook.id, {source.values(source.columns)} FROM {source.unnested(first)} JOIN stepgate.webhooks AS hook "
+        "ON hook.tenant_id = notice.tenant_id AND notice.type = ANY(hook.events) AND hook.disabled_at IS NULL "
+        "WHERE (notice.run_id IN (SELECT id FROM accepted)) IS TRUE"
+    )
+
+
 def _update(source: Source, first: int, keys: Iterable[str], changes: Mapping[str, str]) -> str:
     assignments = ", ".join(f'"{column}" = {value}' for column, value in changes.items())
     same = " AND ".join(f'stored."{key}" = {source.alias}."{key}"' for key in keys)
@@ -150,10 +168,10 @@ def _part(name: str, source: Source, first: int) -> str:
             columns = names(source.columns)
             return _CREATE.format(columns=columns, values=source.values(source.columns), source=source.unnested(first))
         case "steps":
-            changes = _changes(source, _STEP) | _kept(source, ("output",))
+            changes = _changes(source, _STEP) | _kept(source, ("input", "output"))
             statement = _update(source, first, ("run_id", "id"), changes)
         case "requests":
-            statement = _update(source, first, ("run_id", "id"), _changes(source, ("status",)))
+            statement = _update(source, first, ("run_id", "id"), _changes(source, ("status", "reminded")))
         case "applied":
             statement = _update(source, first, ("run_id", "id"), _changes(source, ("applied_seq", "applied_at")))
         case "settled":
@@ -161,6 +179,8 @@ def _part(name: str, source: Source, first: int) -> str:
             statement = _update(source, first, ("run_id", "id"), changes)
         case "workspaces":
             statement = _update(source, first, ("id",), _changes(source, ("rev",)))
+        case "notices":
+            statement = _notify(source, first)
         case _:
             statement = _insert(source, first)
     return f"\n{name}_written AS (\n{statement}\n)"
@@ -180,7 +200,7 @@ class Statement:
     def parameters(self, rows: Rows) -> list[Any]:
         found: list[Any] = []
         for name, source in self._sources.items():
-            found += source.arrays(getattr(rows, "runs" if name == "new_runs" else name))
+            found += source.arrays(_rows(rows, name))
         return found
 
 
@@ -190,22 +210,41 @@ _COMMON: Mapping[str, Source] = {
     "needs": NEEDS,
     "idempotency": IDEMPOTENCY,
 }
-CHANGE = Statement(
-    {
-        "runs": RUNS,
-        **_COMMON,
-        "steps": STEPS,
-        "new_requests": NEW_REQUESTS,
-        "requests": REQUESTS,
-        "decisions": DECISIONS,
-        "change_sets": CHANGE_SETS,
-        "files": FILES,
-        "applied": APPLIED,
-        "new_calls": NEW_CALLS,
-        "settled": SETTLED,
-        "workspaces": WORKSPACES,
-    }
-)
-"""Changes runs that exist."""
-CREATE = Statement({"new_runs": NEW_RUNS, **_COMMON})
-"""Creates runs, with their first steps."""
+_CHANGE: Mapping[str, Source] = {
+    "runs": RUNS,
+    **_COMMON,
+    "steps": STEPS,
+    "new_requests": NEW_REQUESTS,
+    "requests": REQUESTS,
+    "decisions": DECISIONS,
+    "change_sets": CHANGE_SETS,
+    "files": FILES,
+    "applied": APPLIED,
+    "new_calls": NEW_CALLS,
+    "settled": SETTLED,
+    "workspaces": WORKSPACES,
+    "notices": NOTICES,
+}
+_CREATE_RUNS: Mapping[str, Source] = {"new_runs": NEW_RUNS, **_COMMON}
+
+
+def change(rows: Rows) -> Statement:
+    """Changes runs that exist."""
+    return _fitting("runs", tuple(name for name in _CHANGE if _rows(rows, name)))
+
+
+def create(rows: Rows) -> Statement:
+    """Creates runs, with their first steps."""
+    return _fitting("new_runs", tuple(name for name in _CREATE_RUNS if _rows(rows, name)))
+
+
+@cache
+def _fitting(first: str, present: tuple[str, ...]) -> Statement:
+    """Only with the parts that have rows: each costs PostgreSQL as much with none, and decisions touch few tables."""
+    sources = _CHANGE if first == "runs" else _CREATE_RUNS
+    return Statement({name: sources[name] for name in present})
+
+
+def _rows(rows: Rows, name: str) -> list[Sequence[Any]]:
+    found: list[Sequence[Any]] = getattr(rows, "runs" if name == "new_runs" else name)
+    return found

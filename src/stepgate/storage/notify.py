@@ -81,13 +81,13 @@ class Doorbell:
     async def _keep_ringing(self) -> None:
         while True:
             await self._pending.wait()
-            await asyncio.sleep(GATHER_S)
             self._pending.clear()
             rung, self._rung = list(self._rung), {}
-            if self._connection is None:
-                continue
-            for first in range(0, len(rung), MOST_AT_ONCE):
-                await self._tell(rung[first : first + MOST_AT_ONCE])
+            if self._connection is not None:
+                for first in range(0, len(rung), MOST_AT_ONCE):
+                    await self._tell(rung[first : first + MOST_AT_ONCE])
+            # The first ring after a quiet while goes out at once: it is mostly an answer that somebody waits for.
+            await asyncio.sleep(GATHER_S)
 
     async def _tell(self, run_ids: list[RunId]) -> None:
         try:

@@ -7,13 +7,16 @@ from typing import Any
 from stepgate.domain import canonical
 from stepgate.domain.errors import IntegrityError
 from stepgate.domain.events import Event
-from stepgate.domain.ids import CallId, StepId
-from stepgate.domain.projection import decision_row, request_row, run_facts, run_row, step_facts, step_row
-from stepgate.domain.state import Approval, StepState
+from stepgate.domain.ids import CallId, StepId, new_id
+from stepgate.domain.projection import decision_rows, request_row, run_facts, run_row, step_facts, step_row
+from stepgate.domain.state import POLICY, Approval, StepState
 from stepgate.domain.states import EventType as E
+from stepgate.domain.webhooks import EVENTS
 from stepgate.storage.attachments import Attachments, ChangeSetRow, SettledCallRow
 from stepgate.storage.entry import Entry
 from stepgate.storage.full import Rows
+
+TOLD = frozenset(EVENTS)
 
 
 def collect(entries: Iterable[Entry]) -> Rows:
@@ -37,10 +40,11 @@ def _collect(rows: Rows, entry: Entry) -> None:
     for step_id in entry.touched():
         step = entry.after.steps[step_id]
         if step_id not in added:
-            rows.steps.append((*step_row(entry.run_id, step), entry.outputs.get(step_id)))
+            rows.steps.append((*step_row(entry.run_id, step), inputs.get(step_id), entry.outputs.get(step_id)))
         _approvals(rows, entry, step, renderings)
     _change_sets(rows, entry, attachments)
     _calls(rows, entry, attachments)
+    _notices(rows, entry)
     _idempotency(rows, entry, attachments)
 
 
@@ -69,7 +73,7 @@ def _added(events: Iterable[Event]) -> Mapping[StepId, None]:
 
 def _new_step(rows: Rows, entry: Entry, step: StepState, text: str) -> None:
     facts, row = step_facts(entry.run_id, step), step_row(entry.run_id, step)
-    rows.new_steps.append((*facts, *row[2:], text, entry.outputs.get(step.id)))
+    rows.new_steps.append((*facts, *row[2:], text, entry.outputs.get(step.id), entry.after.info.tenant))
     for position, need in enumerate(step.spec.needs):
         rows.needs.append((entry.run_id, step.id, position, need))
 
@@ -81,18 +85,18 @@ def _approvals(rows: Rows, entry: Entry, step: StepState, renderings: Mapping[An
         earlier = before.approvals
     if step.approvals is earlier:
         return
+    tenant = entry.after.info.tenant
     for n, approval in enumerate(step.approvals):
         known = earlier[n] if n < len(earlier) else None
         if known == approval:
             continue
         if known is None:
             text = renderings[approval.request_id]
-            rows.new_requests.append((*request_row(entry.run_id, step, approval), text))
-        elif known.status is not approval.status:
-            rows.requests.append((entry.run_id, approval.request_id, approval.status.value))
-        decided = decision_row(entry.run_id, approval)
-        if decided is not None and (known is None or decision_row(entry.run_id, known) is None):
-            rows.decisions.append(decided)
+            rows.new_requests.append((*request_row(entry.run_id, step, approval), text, tenant))
+        elif known.status is not approval.status or known.reminded != approval.reminded:
+            rows.requests.append((entry.run_id, approval.request_id, approval.status.value, approval.reminded))
+        heard = 0 if known is None else len(known.voices)
+        rows.decisions += [(*row, tenant) for row in decision_rows(entry.run_id, approval)[heard:]]
 
 
 def _change_sets(rows: Rows, entry: Entry, attachments: Iterable[Attachments]) -> None:
@@ -119,7 +123,8 @@ def _change_sets(rows: Rows, entry: Entry, attachments: Iterable[Attachments]) -
 
 
 def _change_set(rows: Rows, entry: Entry, given: ChangeSetRow, times: tuple[int, int | None, int | None]) -> None:
-    rows.change_sets.append((entry.run_id, given.id, given.step_id, given.workspace_id, given.digest, *times))
+    tenant = entry.after.info.tenant
+    rows.change_sets.append((entry.run_id, given.id, given.step_id, given.workspace_id, given.digest, *times, tenant))
     for position, change in enumerate(given.body["changes"]):
         before, after = (
             None if change[side] is None else canonical.dumps(change[side]).decode() for side in ("before", "after")
@@ -143,18 +148,19 @@ def _calls(rows: Rows, entry: Entry, attachments: Sequence[Attachments]) -> None
                 data["request_hash"],
                 data["model"],
                 event.at,
+                entry.after.info.tenant,
             )
         elif event.type is E.MODEL_SETTLED:
             detail = details.get(event.data["call_id"]) or SettledCallRow(event.data["call_id"])
             settled[event.data["call_id"]] = (*_said(event), *detail[1:])
     for call_id, asked in fresh.items():
         provider = called[CallId(call_id)].provider if call_id in called else None
-        rest = settled.pop(call_id, ("called", *_UNSAID, provider, *_UNSAID[:6]))
+        rest = settled.pop(call_id, ("called", *_UNSAID, provider, *[None] * (len(SettledCallRow._fields) - 2)))
         rows.new_calls.append((entry.run_id, call_id, *rest, *asked))
     rows.settled += [(entry.run_id, call_id, *said) for call_id, said in settled.items()]
 
 
-_UNSAID = (None,) * 9
+_UNSAID = (None,) * 10
 
 
 def _said(event: Event) -> tuple[Any, ...]:
@@ -171,7 +177,20 @@ def _said(event: Event) -> tuple[Any, ...]:
         tokens["reasoning"],
         data["latency_ms"],
         event.at,
+        data.get("answer_sha256"),
     )
+
+
+def _notices(rows: Rows, entry: Entry) -> None:
+    """What webhooks may want to tell; a question that a rule answered at once is nobody's business."""
+    told = [event.type in TOLD for event in entry.events]
+    if not any(told):
+        return
+    ruled = {event.data["request_id"] for event in entry.events if event.actor == POLICY and "request_id" in event.data}
+    for record, event, wanted in zip(entry.records, entry.events, told, strict=True):
+        if wanted and event.data.get("request_id") not in ruled:
+            tenant = entry.after.info.tenant
+            rows.notices.append((entry.run_id, new_id(), tenant, record.seq, event.type.value, event.at, event.at))
 
 
 def _idempotency(rows: Rows, entry: Entry, attachments: Iterable[Attachments]) -> None:

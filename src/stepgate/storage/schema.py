@@ -3,6 +3,7 @@
 import asyncio
 from typing import NamedTuple
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -37,10 +38,16 @@ async def upgrade(url: str) -> SchemaState:
 
 async def state(url: str) -> SchemaState:
     """Reads the revision; changes nothing. Raises DatabaseUnavailable."""
+    return (await look(url))[1]
+
+
+async def look(url: str) -> tuple[str, SchemaState]:
+    """The server's version, as in "18.4", and the revision; changes nothing. Raises DatabaseUnavailable."""
     engine = create_async_engine(normalise(url), poolclass=NullPool)
     try:
         with translated(place(url)):
             async with engine.connect() as connection:
-                return SchemaState(await migrations.current(connection), migrations.head())
+                version = await connection.scalar(text("SELECT current_setting('server_version')"))
+                return str(version), SchemaState(await migrations.current(connection), migrations.head())
     finally:
         await engine.dispose()

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any
@@ -23,7 +24,7 @@ from stepgate.domain.projection import (
     RunRow,
     StepFacts,
     StepRow,
-    decision_row,
+    decision_rows,
     request_row,
     run_facts,
     run_row,
@@ -60,8 +61,9 @@ async def verify(database: Database, run_id: RunId) -> Verdict:
             return verdict
         try:
             state = fold(journal.parse(record.body) for record in records)
-            await _compare(connection, state)
+            await _compare(connection, state, records)
             await _compare_change_sets(connection, run_id, records)
+            await _compare_calls(connection, run_id, records)
         except (_Differs, StepgateError, KeyError, TypeError, ValueError) as fault:
             return verdict._replace(verified=False, reason=str(fault))
         return verdict
@@ -111,33 +113,46 @@ async def _one(connection: Any, table: Table, columns: Sequence[str], key: str, 
     return row
 
 
-async def _compare(connection: Any, state: RunState) -> None:
+async def _compare(connection: Any, state: RunState, records: Iterable[Record]) -> None:
     run_id = state.info.id
     row = await _one(connection, tables.runs, _RUN, "id", run_id)
     _same("runs", run_id, tables.runs, _RUN, row, (*run_facts(state), *run_row(state)[1:]))
-    await _compare_steps(connection, state)
+    await _compare_steps(connection, state, _kept_outputs(records))
     requests = {
         approval.request_id: (approval, request_row(run_id, step, approval))
         for step in state.steps.values()
         for approval in step.approvals
     }
-    columns = (*RequestRow._fields, "rendering")
+    columns = (*RequestRow._fields, "rendering", "tenant_id")
     stored = await _rows(connection, tables.approval_requests, columns, run_id)
     _same_set("approval_requests", requests, [row["id"] for row in stored])
     for row in stored:
         _, expected = requests[row["id"]]
         _same("approval_requests", row["id"], tables.approval_requests, RequestRow._fields, row, expected)
+        if row["tenant_id"] != state.info.tenant:  # the inbox goes by this copy
+            raise _Differs(f"approval_requests {row['id']} is not of the run's tenant")
         _body("the rendering of request", row["id"], row["rendering"], row["rendering_sha256"])
-    decided = (decision_row(run_id, approval) for approval, _ in requests.values())
-    decisions = {decision.request_id: decision for decision in decided if decision is not None}
+    decided = (row for approval, _ in requests.values() for row in decision_rows(run_id, approval))
+    decisions = {f"{row.request_id} {row.number}": row for row in decided}
     stored = await _rows(connection, tables.approval_decisions, DecisionRow._fields, run_id)
-    _same_set("approval_decisions", decisions, [row["request_id"] for row in stored])
-    for row in stored:
-        key = row["request_id"]
+    answers = {f"{row['request_id']} {row['number']}": row for row in stored}
+    _same_set("approval_decisions", decisions, list(answers))
+    for key, row in answers.items():
         _same("approval_decisions", key, tables.approval_decisions, DecisionRow._fields, row, decisions[key])
 
 
-async def _compare_steps(connection: Any, state: RunState) -> None:
+def _kept_outputs(records: Iterable[Record]) -> Mapping[str, Mapping[str, Any]]:
+    """What failed steps printed, by step, as far as their events name it: older journals do not."""
+    kept = dict[str, Mapping[str, Any]]()
+    for record in records:
+        if record.type == EventType.STEP_FAILED and record.step_id is not None:
+            output = journal.parse(record.body).data.get("output")
+            if output is not None:
+                kept[record.step_id] = output
+    return kept
+
+
+async def _compare_steps(connection: Any, state: RunState, kept: Mapping[str, Mapping[str, Any]]) -> None:
     run_id = state.info.id
     stored = await _rows(connection, tables.steps, (*_STEP, "input", "output"), run_id)
     _same_set("steps", state.steps, [row["id"] for row in stored])
@@ -148,6 +163,9 @@ async def _compare_steps(connection: Any, state: RunState) -> None:
         _body("the input of step", step.id, row["input"], row["input_sha256"], row["input_size"])
         if row["output_sha256"] is not None:
             _body("the output of step", step.id, row["output"], row["output_sha256"], row["output_size"])
+        elif step.id in kept:
+            named = kept[step.id]
+            _body("the output of failed step", step.id, row["output"], named["sha256"], named["size"])
         elif row["output"] is not None and step.status is not StepStatus.FAILED:
             raise _Differs(f"step {step.id} has an output that no event names")
     needs = await _rows(connection, tables.step_needs, ("step_id", "position", "need_id"), run_id)
@@ -183,6 +201,41 @@ async def _compare_change_sets(connection: Any, run_id: RunId, records: Iterable
     for key, (_, digest, *_) in expected.items():
         if _digest_of(files[key]) != digest:
             raise _Differs(f"the files of change set {key} are not those whose digest was recorded")
+
+
+_CALLED = ("step_id", "router", "request_hash", "model_asked", "called_at")
+_SETTLED = (
+    *("status", "model_used", "cost_usd", "cost_source", "tokens_input", "tokens_output", "tokens_cached"),
+    *("tokens_reasoning", "latency_ms", "settled_at", "answer_sha256"),
+)
+_OPEN = ("called", *[None] * (len(_SETTLED) - 1))
+
+
+async def _compare_calls(connection: Any, run_id: RunId, records: Iterable[Record]) -> None:
+    """Every model call, as it was made and as it was settled: costs are added up from these rows."""
+    called, settled = dict[str, tuple[Any, ...]](), dict[str, tuple[Any, ...]]()
+    for record in records:
+        if record.type == EventType.MODEL_CALLED:
+            data = journal.parse(record.body).data
+            asked = (record.step_id, data["router"], data["request_hash"], data["model"], record.at)
+            called[data["call_id"]] = asked
+        elif record.type == EventType.MODEL_SETTLED:
+            data = journal.parse(record.body).data
+            settled[data["call_id"]] = _settlement(data, record.at)
+    columns = (*_CALLED, *_SETTLED)
+    stored = await _rows(connection, tables.model_calls, ("id", *columns), run_id)
+    _same_set("model_calls", called, [row["id"] for row in stored])
+    for row in stored:
+        expected = (*called[row["id"]], *settled.get(row["id"], _OPEN))
+        _same("model_calls", row["id"], tables.model_calls, columns, row, expected)
+
+
+def _settlement(data: Mapping[str, Any], at: int) -> tuple[Any, ...]:
+    cost, tokens = data["cost_usd"], data["tokens"]
+    counts = (tokens["input"], tokens["output"], tokens["cached"], tokens["reasoning"])
+    known = None if cost is None else Decimal(cost)
+    told = (data["status"], data["model"], known, data["cost_source"], *counts)
+    return (*told, data["latency_ms"], at, data.get("answer_sha256"))
 
 
 def _digest_of(files: Iterable[Mapping[str, Any]]) -> str:

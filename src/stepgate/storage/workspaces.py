@@ -1,9 +1,11 @@
 """Workspaces: which folders there are, and which one step may change each of them at a time."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepgate.domain.errors import InvalidValue, NotFound
+from stepgate.domain.errors import InvalidValue, NotFound, PathRefused
+from stepgate.domain.identity import DEFAULT_TENANT
 from stepgate.domain.ids import RunId, StepId, WorkspaceId, new_id
 from stepgate.domain.states import CLOSED, IN_FLIGHT, StepStatus
 from stepgate.storage.database import Database
@@ -13,14 +15,23 @@ _BUSY = [*IN_FLIGHT, StepStatus.NEEDS_REVIEW]
 # An arbitrary constant: whoever makes a workspace holds it, so that two nested ones cannot be made side by side.
 _MAKING = 2_481_930_557_713_042_116
 
-_FIND = "SELECT id::text AS id, root, mode, rev FROM stepgate.workspaces WHERE pool = $1 AND root = $2"
+COLUMNS = "id::text AS id, root, mode, rev, name, source_id::text AS source_id, created_at, tenant_id AS tenant"
+_FIND = f"SELECT {COLUMNS} FROM stepgate.workspaces WHERE pool = $1 AND root = $2"
+_GET = f"SELECT {COLUMNS} FROM stepgate.workspaces WHERE id = $1::uuid"
+# A run's private copy lies in the state folder, where it is in nobody's way.
 # What lies below a folder is the range from its path and a slash to its path and the character after the slash.
 _NESTED = """
-SELECT root FROM stepgate.workspaces
-WHERE pool = $1 AND (root = ANY($2::text[]) OR (root > $3 AND root < $4)) ORDER BY root LIMIT 1
+SELECT root, tenant_id FROM stepgate.workspaces
+WHERE pool = $1 AND source_id IS NULL AND (root = ANY($2::text[]) OR (root > $3 AND root < $4)) ORDER BY root LIMIT 1
 """
 _MAKE = """
-INSERT INTO stepgate.workspaces (id, pool, root, mode, created_at) VALUES ($1::uuid, $2, $3, $4, clock_timestamp())
+INSERT INTO stepgate.workspaces (id, pool, root, mode, tenant_id, created_at)
+VALUES ($1::uuid, $2, $3, $4, $5, clock_timestamp())
+"""
+_COPY = """
+INSERT INTO stepgate.workspaces (id, tenant_id, pool, root, mode, created_at, source_id)
+SELECT $1::uuid, source.tenant_id, $2, $3, 'isolated', clock_timestamp(), source.id
+FROM stepgate.workspaces AS source WHERE source.id = $4::uuid
 """
 # Free where nobody holds it, where the holding step has come to its end, or where its run was put down before the
 # step began. Whoever is in flight, or under review with half a set applied, keeps it.
@@ -38,7 +49,7 @@ SET holder_run_id = $4::uuid, holder_step_id = $5::uuid
 WHERE workspace.id = $1::uuid AND (
     (workspace.holder_run_id = $4::uuid AND workspace.holder_step_id = $5::uuid) OR {_FREE}
 )
-RETURNING workspace.id
+RETURNING workspace.rev
 """
 # Asked after a run was put down to wait: the turn it waits for may have ended just before, and then nobody wakes it.
 # The lock waits for a turn that is ending at this very moment.
@@ -69,33 +80,73 @@ RETURNING run.id::text AS id
 
 
 class Workspace(NamedTuple):
-    """`root` is a canonical path; `rev` is None until a change set was applied."""
+    """`root` is a canonical path; `rev` is None until a change set was applied; `source_id` is of private copies."""
 
     id: WorkspaceId
     root: str
     mode: str
     rev: str | None
+    name: str | None
+    source_id: WorkspaceId | None
+    created_at: datetime
+    tenant: str
+
+    @classmethod
+    def of(cls, row: Any) -> "Workspace":
+        """From a row of `COLUMNS`."""
+        return cls(**dict(row))
+
+
+class Turn(NamedTuple):
+    """The right to change a workspace; until it ends nobody else moves `rev` (None until a change set was applied)."""
+
+    rev: str | None
 
 
 class Workspaces:
-    """One row for each folder of a pool."""
+    """One row for each folder of a pool; a folder is the tenant's who used it first."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get_or_create(self, root: Path | str, *, pool: str = "default", mode: str = "in_place") -> Workspace:
+    async def get_or_create(
+        self, root: Path | str, *, pool: str = "default", mode: str = "in_place", tenant: str = DEFAULT_TENANT
+    ) -> Workspace:
         """The workspace of this canonical path; made with `mode` where there is none.
 
-        Raises InvalidValue where another workspace lies above or below it.
+        Raises InvalidValue where another workspace lies above or below it, PathRefused where it is another tenant's.
         """
         path = str(root)
         async with self._database.session() as connection:
             row = await connection.fetchrow(_FIND, pool, path)
             if row is None:
-                row = await self._make(connection, pool, path, mode)
-        return Workspace(WorkspaceId(row["id"]), row["root"], row["mode"], row["rev"])
+                row = await self._make(connection, pool, path, mode, tenant)
+        if row["tenant"] != tenant:
+            raise _anothers(path)
+        return Workspace.of(row)
 
-    async def _make(self, connection: Any, pool: str, path: str, mode: str) -> Any:
+    async def find(self, root: Path | str, *, pool: str = "default", tenant: str = DEFAULT_TENANT) -> Workspace | None:
+        """The tenant's workspace of this canonical path, None where there is none yet."""
+        async with self._database.session() as connection:
+            row = await connection.fetchrow(_FIND, pool, str(root))
+        return None if row is None or row["tenant"] != tenant else Workspace.of(row)
+
+    async def get(self, workspace_id: WorkspaceId) -> Workspace:
+        """Raises NotFound."""
+        async with self._database.session() as connection:
+            row = await connection.fetchrow(_GET, workspace_id)
+        if row is None:
+            raise NotFound(f"there is no workspace {workspace_id}")
+        return Workspace.of(row)
+
+    async def add_copy(self, root: Path | str, source_id: WorkspaceId, *, pool: str = "default") -> WorkspaceId:
+        """A run's private copy of a workspace, at a path that nobody else has."""
+        workspace_id = WorkspaceId(new_id())
+        async with self._database.session() as connection:
+            await connection.execute(_COPY, workspace_id, pool, str(root), source_id)
+        return workspace_id
+
+    async def _make(self, connection: Any, pool: str, path: str, mode: str, tenant: str) -> Any:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _MAKING)
             row = await connection.fetchrow(_FIND, pool, path)
@@ -103,21 +154,23 @@ class Workspaces:
                 return row
             above = [str(parent) for parent in Path(path).parents]
             below = path.rstrip("/")
-            nested = await connection.fetchval(_NESTED, pool, above, below + "/", below + "0")
+            nested = await connection.fetchrow(_NESTED, pool, above, below + "/", below + "0")
+            if nested is not None and nested["tenant_id"] != tenant:
+                raise _anothers(path)
             if nested is not None:
                 raise InvalidValue(
-                    f"{path} and the workspace {nested} lie one in the other",
+                    f"{path} and the workspace {nested['root']} lie one in the other",
                     field="workspace_path",
                     fix="use that workspace, or a folder beside it",
                 )
-            await connection.execute(_MAKE, new_id(), pool, path, mode)
+            await connection.execute(_MAKE, new_id(), pool, path, mode, tenant)
             return await connection.fetchrow(_FIND, pool, path)
 
-    async def acquire(self, workspace_id: WorkspaceId, run_id: RunId, step_id: StepId) -> bool:
-        """Whether the step may change the workspace now; asking again while it may is fine."""
+    async def acquire(self, workspace_id: WorkspaceId, run_id: RunId, step_id: StepId) -> Turn | None:
+        """The step's turn to change the workspace, None while it is another's; asking again while it has it is fine."""
         async with self._database.session() as connection:
-            held = await connection.fetchval(_ACQUIRE, workspace_id, list(CLOSED), _BUSY, run_id, step_id)
-        return held is not None
+            row = await connection.fetchrow(_ACQUIRE, workspace_id, list(CLOSED), _BUSY, run_id, step_id)
+        return None if row is None else Turn(row["rev"])
 
     async def wake(self, workspace_id: WorkspaceId) -> list[RunId]:
         """The runs that wait for a workspace which nobody holds; they are due again."""
@@ -146,3 +199,10 @@ class Workspaces:
             raise NotFound(f"there is no workspace {workspace_id}")
         rev: str | None = row["rev"]
         return rev
+
+
+def _anothers(path: str) -> PathRefused:
+    """Which folder it is, and whose, is none of the caller's business."""
+    return PathRefused(
+        f"{path} is not this tenant's to work in", field="workspace_path", fix="use a folder of your own, beside it"
+    )

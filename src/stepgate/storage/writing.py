@@ -19,9 +19,9 @@ async def write(connection: Any, clock: DatabaseClock, entries: Sequence[Entry],
     if first.hot:
         places = set(await _send(connection, clock, hot.STATEMENT, hot.parameters(entries), timeout_s))
         return [place in places for place in range(1, len(entries) + 1)]
-    statement = full.CREATE if first.before is None else full.CHANGE
-    parameters = statement.parameters(collect(entries))
-    ids = set(await _send(connection, clock, statement.text, parameters, timeout_s))
+    rows = collect(entries)
+    statement = full.create(rows) if first.before is None else full.change(rows)
+    ids = set(await _send(connection, clock, statement.text, statement.parameters(rows), timeout_s))
     return [entry.run_id in ids for entry in entries]
 
 

@@ -3,33 +3,25 @@
 import asyncio
 import heapq
 from bisect import bisect_right
-from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from functools import partial
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import structlog
 
-from stepgate.domain import canonical, references
-from stepgate.domain.commands import Command, Expire, Interrupt, Poison, Settle
-from stepgate.domain.errors import DatabaseUnavailable, InvalidReference, LeaseLost
-from stepgate.domain.events import Event
-from stepgate.domain.ids import ChangeSetId, StepId, WorkspaceId
+from stepgate.domain.commands import Expire, Interrupt, Poison, Settle
+from stepgate.domain.errors import DatabaseUnavailable, LeaseLost
+from stepgate.domain.ids import StepId
 from stepgate.domain.state import StepState
 from stepgate.domain.states import DRAINING, IN_FLIGHT, STARTABLE, StepStatus
 from stepgate.domain.wake import MAY_START, startable
-from stepgate.engine.model_calls import JournaledModels
-from stepgate.executors.base import AppliedSet, Context, FinishedStep, Prepared
-from stepgate.storage.attachments import Attachments, ChangeSetRow
+from stepgate.engine.spending import RunSpending
 from stepgate.storage.claim import Claim
 from stepgate.worker.attempt import attempt, take_chain
+from stepgate.worker.claimed import ClaimedRun
 from stepgate.worker.tools import Tools
 from stepgate.worker.waits import Held, NotItsTurn
-from stepgate.workspace.access import Root
-from stepgate.workspace.changes import FIRST_REV, ChangeSet
-from stepgate.workspace.locks import ReadingLock
 
 log = structlog.get_logger(__name__)
 
@@ -50,13 +42,11 @@ class Ended:
     lost: bool = False
 
 
-class Driver:
+class Driver(ClaimedRun):
     """One run in this worker's hands, from its claim to its release."""
 
     def __init__(self, tools: Tools, claim: Claim) -> None:
-        self.tools = tools
-        self.handle = claim.handle
-        self._inputs = dict(claim.inputs)
+        super().__init__(tools, claim)
         self._lost_leases = claim.lost_leases
         self._tasks: dict[StepId, asyncio.Task[None]] = {}
         self._queue: list[tuple[int, StepId]] = []
@@ -64,18 +54,10 @@ class Driver:
         self._changed = asyncio.Event()
         self._stale = False
         self._stopping = False
-        self._root: Root | None = None
-        self._reading: ReadingLock | None = None
         self._held = False
         self._waits_for_turn = False
-        self._lost = False
         self._taken_over = False
         self._told: set[StepId] = set()
-        self._holding: set[StepId] = set()
-
-    @property
-    def workspace_id(self) -> WorkspaceId:
-        return WorkspaceId(self.handle.state.info.workspace_id)
 
     @property
     def was_held(self) -> bool:
@@ -94,11 +76,6 @@ class Driver:
         return self._stale
 
     @property
-    def lost(self) -> bool:
-        """Whether the lease is gone: nothing more may be recorded."""
-        return self._lost
-
-    @property
     def careful(self) -> bool:
         """Whether this run may be what workers die of: then every start is journaled, one step at a time."""
         return self._lost_leases >= LOST_LEASES_ALONE
@@ -106,7 +83,8 @@ class Driver:
     @property
     def undisturbed(self) -> bool:
         """Whether the next step may be taken up without a look at anything else."""
-        return not (self._stale or self._stopping or self._lost or self._held or self._tasks or self.careful)
+        idle = not (self._stale or self._stopping or self.lost or self._held or self._tasks or self.careful)
+        return idle and self.workplace.ready
 
     # What the worker says to it
 
@@ -122,7 +100,7 @@ class Driver:
 
     def abandon(self) -> None:
         """The lease is lost: everything stops at once and nothing more is recorded."""
-        self._lost = True
+        self.lost = True
         self._changed.set()
         for task in self._tasks.values():
             task.cancel()
@@ -131,25 +109,22 @@ class Driver:
         """Until nothing can move; the caller releases the run."""
         self._held = self._waits_for_turn = False
         try:
-            while not self._lost:
+            while not self.lost:
                 try:
+                    await take_chain(self)
                     if await self._go_on():
                         break
                 except DatabaseUnavailable as error:
                     await self._sit_out(error)
-            return Ended(held=self._held, lost=self._lost)
+            return Ended(held=self._held, lost=self.lost)
         except LeaseLost:
             log.info("another worker drives the run", run_id=self.handle.run_id)
             self.abandon()
             return Ended(lost=True)
         finally:
-            await self._finish_tasks()
-            if self._reading is not None:
-                self._reading.close()
-                self._reading = None
-            if self._root is not None:
-                self._root.close()
-                self._root = None
+            if self._tasks or self._background:
+                await self._finish_tasks()
+            self.close()
 
     async def _go_on(self) -> bool:
         """One round: takes up news, stops and starts what must be, waits; True when nothing can move any more."""
@@ -160,7 +135,7 @@ class Driver:
         await self._expire_due()
         self._drain()
         if not self._held:
-            await self._start_ready()
+            self._start_ready()
         if self._tasks:
             await self._wait()
             return False
@@ -187,15 +162,13 @@ class Driver:
         suspect = self._lost_leases >= LOST_LEASES_POISON and not self._taken_over
         if suspect and (state.in_flight or state.phase in MAY_START):
             await self.submit([Poison(self.tools.actor)])
+        if not self._taken_over and (state.in_flight or state.usage.calls):
+            await RunSpending(self.tools.spending, self.handle, self.tools.actor, self.submit).recover()
         self._taken_over = True
         if self.handle.state.phase in DRAINING and not self.handle.state.in_flight:
             await self.submit([Settle(self.tools.actor)])
 
-    async def _start_ready(self) -> None:
-        """A chain of steps that cannot last runs here, without the cost of a task for each; others side by side."""
-        await take_chain(self)
-        if self._stale or self._held:
-            return
+    def _start_ready(self) -> None:
         while (step := self._next()) is not None:
             self._tasks[step.id] = asyncio.create_task(self._attempt(step))
 
@@ -273,12 +246,13 @@ class Driver:
         except DatabaseUnavailable as error:
             await self._sit_out(error)
         except asyncio.CancelledError:
-            if self._lost or not (self._stopping or self.handle.state.phase in DRAINING):
+            if self.lost or not (self._stopping or self.handle.state.phase in DRAINING):
                 raise
             await self._interrupt(step.id)
         finally:
-            if step.id in self._holding and not self._lost:
-                await asyncio.shield(self.background(self._end_turn(step.id)))
+            self.tools.live.end(step.id)
+            if self.has_turn(step.id) and not self.lost:
+                await asyncio.shield(self.background(self.end_turn(step.id)))
 
     async def _interrupt(self, step_id: StepId) -> None:
         if self.handle.state.steps[step_id].status in (StepStatus.RUNNING, StepStatus.PREPARING):
@@ -322,136 +296,3 @@ class Driver:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("background work failed", run_id=self.handle.run_id, error=str(error))
-
-    # What an attempt needs
-
-    def submit(
-        self, commands: Sequence[Command], attachments: Attachments | None = None
-    ) -> Awaitable[tuple[Event, ...]]:
-        """Decides and commits once awaited; raises LeaseLost when another worker drives the run."""
-        if self._lost:
-            raise LeaseLost("another worker may drive the run now")
-        return self.tools.committer.submit(self.handle, commands, attachments)
-
-    @property
-    def root(self) -> Root:
-        """The workspace's folder, opened once for the drive."""
-        if self._root is None:
-            self._root = Root.open(Path(self.handle.state.info.workspace_path), exact=True)
-        return self._root
-
-    def context(self, step: StepState, prepared: Prepared | None = None) -> Context:
-        """What the step's executor may use; `prepared` is the action that was approved, where one was."""
-        tools = self.tools
-        spec = step.spec
-        return Context(  # by position: one is made for every step
-            self.handle.run_id,
-            spec.id,
-            spec.key,
-            self.handle.state.info.goal,
-            self._root or self.root,
-            tools.blobs,
-            tools.layers,
-            tools.bounds,
-            JournaledModels(tools.router, tools.actor, spec.id, self.submit),
-            self._finished,
-            self._applied,
-            tools.sandbox,
-            None,
-            prepared,
-            partial(self._shown, step),
-        )
-
-    async def _shown(self, step: StepState) -> Mapping[str, Any] | None:
-        approval = step.approval
-        if approval is None:
-            return None
-        shown: Mapping[str, Any] | None = await self.tools.approvals.rendering(self.handle.run_id, approval.request_id)
-        return shown
-
-    def plain_input(self, step_id: StepId) -> Mapping[str, Any] | None:
-        """The input where it is at hand and refers to nothing; None where it must be fetched or resolved."""
-        text = self._inputs.get(step_id)
-        if text is None or references.OPENING in text:
-            return None
-        value: Mapping[str, Any] = canonical.loads(text)
-        return value
-
-    async def resolved_input(self, step_id: StepId) -> Mapping[str, Any]:
-        """The input with every reference replaced; raises InvalidReference where an output is missing."""
-        text = self._inputs.get(step_id)
-        if text is None:  # added after the claim
-            text = self._inputs[step_id] = await self.tools.steps.input(self.handle.run_id, step_id)
-        value: Mapping[str, Any] = canonical.loads(text)
-        if references.OPENING not in text:
-            return value
-        outputs = await self.outputs_of({reference.name for reference in references.find(value)})
-        resolved: Mapping[str, Any] = references.resolve(value, outputs.__getitem__)
-        return resolved
-
-    async def outputs_of(self, keys: Collection[str]) -> Mapping[str, Any]:
-        """Outputs of completed steps by key; a step without one (skipped, failed) is absent."""
-        state = self.handle.state
-        wanted = {key: state.steps[state.keys[key]] for key in keys if key in state.keys}
-        done = {key: step.id for key, step in wanted.items() if step.status is StepStatus.COMPLETED}
-        texts = await self.tools.steps.outputs(self.handle.run_id, list(done.values()))
-        return {key: canonical.loads(texts[step_id]) for key, step_id in done.items()}
-
-    async def _finished(self, keys: Sequence[str] | None) -> Sequence[FinishedStep]:
-        state = self.handle.state
-        for key in keys or ():
-            if key not in state.keys:
-                raise InvalidReference(f"the run has no step {key!r}", field="input.context")
-        steps = [step for _, step in state.steps.items() if keys is None or step.spec.key in keys]
-        steps = sorted((s for s in steps if s.status is StepStatus.COMPLETED), key=lambda s: s.spec.number)
-        outputs = await self.outputs_of([step.spec.key for step in steps])
-        return [FinishedStep(s.spec.key, s.spec.number, s.spec.type, outputs[s.spec.key]) for s in steps]
-
-    async def _applied(self) -> Sequence[AppliedSet]:
-        state = self.handle.state
-        found = []
-        for row in await self.tools.change_sets.applied(self.handle.run_id):
-            spec = state.steps[StepId(row.step_id)].spec
-            found.append(AppliedSet(row.step_id, spec.key, spec.number, ChangeSet.from_json(row.body)))
-        return found
-
-    # The workspace
-
-    def begin_reading(self) -> bool:
-        """Keeps change sets from being applied until `end_reading`; False while one is, or must be first."""
-        if self._reading is None:
-            self._reading = ReadingLock(self.root)
-        if not self._reading.try_enter():
-            return False
-        if self.tools.marks.standing(self.workspace_id) is not None:
-            self._reading.leave()
-            return False
-        return True
-
-    def end_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.leave()
-
-    async def hold_workspace(self, step_id: StepId) -> None:
-        """One mutating step at a time in a workspace, over all runs; raises Held when it is another's turn."""
-        if not await self.tools.workspaces.acquire(self.workspace_id, self.handle.run_id, step_id):
-            raise NotItsTurn("another step changes this workspace")
-        self._holding.add(step_id)
-
-    async def _end_turn(self, step_id: StepId) -> None:
-        """Lets other steps change the workspace, unless this one must go on or half of its set may be there."""
-        self._holding.discard(step_id)
-        status = self.handle.state.steps[step_id].status
-        if status in IN_FLIGHT or status is StepStatus.NEEDS_REVIEW:
-            return
-        for run_id in await self.tools.workspaces.release(self.workspace_id, step_id, self.handle.epoch):
-            self.tools.ring(run_id)
-
-    async def workspace_rev(self) -> str:
-        """The workspace's revision now: a chain over every change set applied to it."""
-        return await self.tools.workspaces.rev(self.workspace_id) or FIRST_REV
-
-    def change_set_row(self, step: StepState, change_set: ChangeSet) -> ChangeSetRow:
-        return ChangeSetRow(
-            ChangeSetId(change_set.id), step.id, self.workspace_id, change_set.digest, change_set.to_json()
-        )

@@ -47,12 +47,12 @@ def output_text(driver: "Driver", output: Mapping[str, Any]) -> bytes:
 
 
 async def result_of(
-    driver: "Driver", step: StepState, done: Done, change_set: ChangeSet | None, latency_ms: int
+    driver: "Driver", step: StepState, done: Done, change_set: ChangeSet | None, latency_ms: int | None
 ) -> tuple[StepResult, str]:
     """What is recorded of a step that did what it should, and its output's text."""
     output, before, after = dict(done.output), None, None
     if step.spec.effect is Effect.WORKSPACE:
-        before = await driver.workspace_rev()
+        before = await driver.workspace_rev(step.id)
         after = before if change_set is None else next_rev(before, change_set.digest)
         output["workspace_rev"] = after
     text = output_text(driver, output)
@@ -84,9 +84,10 @@ async def fail_with(driver: "Driver", step: StepState, failed: Failed, paths: Se
     if status is StepStatus.COMPUTED or untold:
         await driver.submit([Review(actor, step.id, why)])
         return
-    await driver.submit(
-        [Fail(actor, step.id, why, failed.retryable, failed.retry_after_ms)], _kept(driver, step, failed)
-    )
+    text = _kept(driver, failed)
+    kept = None if text is None else {"sha256": canonical.digest(text), "size": len(text)}
+    attachments = NOTHING if text is None else Attachments(outputs={step.id: text.decode()})
+    await driver.submit([Fail(actor, step.id, why, failed.retryable, failed.retry_after_ms, kept)], attachments)
 
 
 async def put_under_review(driver: "Driver", step_id: StepId, error: StepgateError) -> None:
@@ -96,11 +97,10 @@ async def put_under_review(driver: "Driver", step_id: StepId, error: StepgateErr
     await driver.submit([Review(driver.tools.actor, step_id, why)])
 
 
-def _kept(driver: "Driver", step: StepState, failed: Failed) -> Attachments:
+def _kept(driver: "Driver", failed: Failed) -> bytes | None:
     if not failed.output:
-        return NOTHING
+        return None
     try:
-        text = output_text(driver, failed.output)
+        return output_text(driver, failed.output)
     except StepgateError:  # its failure is worth more than what it said about it
-        return NOTHING
-    return Attachments(outputs={step.id: text.decode()})
+        return None

@@ -94,6 +94,7 @@ class Worker:
         """Raises DatabaseUnavailable."""
         self._stopping = False
         await self._lease.take()
+        self._tools.live.start()
         self._rung.set()
         self._loop_task = asyncio.create_task(self._run(), name="stepgate-worker")
 
@@ -108,6 +109,7 @@ class Worker:
         async with self._claiming:  # a claim under way stops what it took
             drives = list(self._drives)
         await self._end(drives, timeout_s)
+        await self._tools.live.stop()
         await self._lease.give_back()
 
     async def _end(self, tasks: "Sequence[asyncio.Task[None]]", timeout_s: float) -> None:
@@ -175,10 +177,10 @@ class Worker:
             try:
                 if self._has_strays:
                     await self._put_down_strays()
-                await self._tools.claims.free_dead()
-                while await self.claim():
-                    if len(self._drivers) >= self._options.runs:
-                        break
+                await self._claim_due()
+                if await self._tools.claims.free_dead():
+                    await asyncio.to_thread(self._tools.sweep)
+                    await self._claim_due()
                 wait_s = self._options.check_interval_s
             except DatabaseUnavailable as error:
                 log.warning("database unavailable", error=str(error))
@@ -190,6 +192,11 @@ class Worker:
                 await asyncio.wait_for(self._rung.wait(), wait_s)
             except TimeoutError:
                 continue
+
+    async def _claim_due(self) -> None:
+        """Until fewer are due than were asked for; what becomes due meanwhile rings."""
+        while len(self._drivers) < self._options.runs and await self.claim() == self._batch:
+            continue
 
     def _take(self, claim: Claim) -> None:
         driver = Driver(self._tools, claim)

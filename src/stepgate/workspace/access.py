@@ -4,10 +4,9 @@ import errno
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from stepgate.domain.errors import NotFound, PathRefused, WorkspaceConflict, WorkspaceUnavailable
 from stepgate.workspace.changes import Kind
@@ -31,8 +30,7 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _TORN_READS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(NamedTuple):
     """What the kernel says about one path, links not followed; `size` bytes, times nanoseconds since the epoch."""
 
     kind: Kind
@@ -63,8 +61,7 @@ class FileStat:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class FileContent:
+class FileContent(NamedTuple):
     """A whole file as it was at one moment."""
 
     data: bytes
@@ -172,7 +169,7 @@ class Root:
                     raise _too_large(rel, before.size, max_bytes)
                 data = _read_up_to(descriptor, before.size + 1)
                 after = FileStat.of(os.fstat(descriptor))
-                if (after.size, after.mtime_ns, after.ctime_ns) == (len(data), before.mtime_ns, before.ctime_ns):
+                if after == before and len(data) == before.size:
                     return FileContent(data, hashlib.sha256(data).hexdigest(), after)
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 before = after

@@ -1,7 +1,6 @@
 """Applying a change set so that after any crash doing it again gives the same, unless others wrote there."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from stepgate.domain.errors import NotFound, PathRefused
@@ -10,7 +9,7 @@ from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import Change, ChangeSet, Kind
 from stepgate.workspace.opening import refused
 from stepgate.workspace.paths import parent_of
-from stepgate.workspace.placing import Placing
+from stepgate.workspace.placing import OnPoint, Placing
 from stepgate.workspace.preflight import DONE, applied_state, is_folder_after, refuse_conflicts
 from stepgate.workspace.states import OWNER_ACCESS, Seen, State, see_all
 from stepgate.workspace.syscalls import fsync, sync_filesystem
@@ -21,8 +20,6 @@ _FEW_FILES = 32
 _FEW_FOLDERS = 256
 
 __all__ = ["Applied", "OnPoint", "applied_state", "apply"]
-
-OnPoint = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ def apply(root: Root, change_set: ChangeSet, blobs: BlobStore, *, on_point: OnPo
     nothing is written; found later (another program ignoring the lock), nothing more is. Raises PathRefused for
     folders that may not be written, NotFound or IntegrityError for missing or damaged blobs: nothing is written then.
     """
-    placing = Placing(root, change_set)
+    placing = Placing(root, change_set, on_point)
     try:
         on_point("start")
         placing.sweep()
@@ -95,7 +92,7 @@ def _write(
             if change.after is not None:
                 placing.place(change, None)
                 on_point(f"placed:{change.path}")
-    _finish(root, change_set, placing, on_point)
+    _finish(root, change_set, seen, placing, on_point)
 
 
 def _was_folder(one: Seen) -> bool:
@@ -130,13 +127,16 @@ def _prepare(
     on_point("prepared")
 
 
-def _finish(root: Root, change_set: ChangeSet, placing: Placing, on_point: OnPoint) -> None:
-    """Folder modes and all times, deepest first, since work inside a folder changes its time and needs its mode."""
-    for change in reversed(change_set.changes):
+def _finish(root: Root, change_set: ChangeSet, seen: tuple[Seen, ...], placing: Placing, on_point: OnPoint) -> None:
+    """Folder modes and all times, deepest first, since work inside a folder changes its time and needs its mode.
+
+    Files got theirs before they were placed; one that was in place already gets it unless somebody wrote it since.
+    """
+    for change, one in reversed(tuple(zip(change_set.changes, seen, strict=True))):
         if change.after is None:
             continue
         now = root.stat(change.path)
-        if now is None:
+        if now is None or not (is_folder_after(change) or (one.state in DONE and now == one.stat)):
             continue
         if is_folder_after(change) and now.mode & 0o777 != change.after.mode:
             placing.set_mode(change.path, change.after.mode)

@@ -1,12 +1,13 @@
 """File contents by their sha256, on local disk, so that a change set can always be applied, shown and undone."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import re
 import threading
-import time
+import weakref
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -20,26 +21,30 @@ _FICLONE: Final = 0x40049409
 _REFLINK_FROM: Final = 1 << 16
 # syncfs also waits for what every other program wrote to the disk, so it only pays for many files.
 _FEW: Final = 32
-_STALE_S: Final = 24 * 3600
 _REMEMBERED: Final = 20_000
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+INCOMING: Final = "incoming"
+UNDO_MAX_BYTES: Final = 1 << 26
 
 
 class BlobStore:
     """Blobs under `root/<first two digits>/<sha256>`, files 0600; several processes may share one store.
 
-    What was put is durable only after `sync()`. Safe to use from several threads.
+    What was put is durable only after `sync()`. Safe to use from several threads. What a change replaces or deletes is
+    kept up to `undo_max_bytes` for each file.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, undo_max_bytes: int = UNDO_MAX_BYTES) -> None:
         self.root = root
+        self.undo_max_bytes = undo_max_bytes
         self._base = str(root)
-        self._incoming = f"{self._base}/incoming"
-        Path(self._incoming).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._incoming: str | None = None
+        Path(self._base, INCOMING).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._pending: set[str] = set()
         self._durable: set[str] = set()
-        self._sweep()
+        self.sweep()
 
     def path_of(self, sha256: str) -> Path:
         """Where a blob lies; raises InvalidValue for text that is no sha256."""
@@ -64,6 +69,10 @@ class BlobStore:
                 os.close(descriptor)
             self._place(temporary, name)
         return name
+
+    def keep(self, sha256: str, size: int) -> bool:
+        """Whether the former content of a file is to be put, or is here already as what an earlier change left."""
+        return size <= self.undo_max_bytes or self.has(sha256)
 
     def put_stream(self, fd: int, max_bytes: int | None = None) -> tuple[str, int]:
         """Stores a file, read from its start, and returns (sha256, size); disk blocks are shared if possible.
@@ -180,7 +189,7 @@ class BlobStore:
         return sound
 
     def _temporary(self) -> tuple[str, int]:
-        path = f"{self._incoming}/{token_hex(16)}"
+        path = f"{self._incoming or self._take_incoming()}/{token_hex(16)}"
         return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def _place(self, temporary: str, name: str) -> None:
@@ -194,15 +203,51 @@ class BlobStore:
             self._durable.discard(name)
             self._pending.add(name)
 
-    def _sweep(self) -> None:
-        """Removes what a killed writer left; a day is longer than any write takes."""
-        before = time.time() - _STALE_S
-        for entry in os.scandir(self._incoming):
+    def _take_incoming(self) -> str:
+        """A folder for what this store writes, locked while it lives, so that others know what is left over."""
+        with self._lock:
+            while self._incoming is None:
+                path = f"{self._base}/{INCOMING}/{token_hex(16)}"
+                os.mkdir(path, 0o700)
+                descriptor = os.open(path, _FOLDER)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # Between the two calls a sweep may have taken the new folder for one that nobody holds.
+                if os.fstat(descriptor).st_nlink:
+                    weakref.finalize(self, _give_up, path, descriptor)
+                    self._incoming = path
+                else:
+                    os.close(descriptor)
+            return self._incoming
+
+    def sweep(self) -> None:
+        """Removes what killed writers left."""
+        for entry in os.scandir(f"{self._base}/{INCOMING}"):
             try:
-                if entry.stat(follow_symlinks=False).st_mtime < before:
-                    os.unlink(entry.path)
-            except FileNotFoundError:
+                descriptor = os.open(entry.path, _FOLDER)
+            except OSError:
                 continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _empty(entry.path, descriptor)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(descriptor)
+
+
+def _give_up(path: str, descriptor: int) -> None:
+    try:
+        _empty(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _empty(path: str, descriptor: int) -> None:
+    """Somebody who cleans the state folder may do so at the same time."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(descriptor):
+            os.unlink(name, dir_fd=descriptor)
+        os.rmdir(path)
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -42,7 +42,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One path's state: `mode` is permission bits only (0o777), `size` bytes, `target` a symlink's text."""
+    """One path's state: `mode` is permission bits only (0o777), `size` bytes, `target` a symlink's text.
+
+    A file's content is stored as the blob `sha256` unless `kept` is false: then it is only known what it was.
+    """
 
     kind: Kind
     mode: int
@@ -50,6 +53,7 @@ class Node:
     sha256: str | None
     target: str | None
     mtime_ns: int
+    kept: bool = True
 
     def __post_init__(self) -> None:
         match self.kind:
@@ -94,6 +98,7 @@ class Node:
         match self.kind:
             case Kind.FILE:
                 body: dict[str, Any] = {"sha256": self.sha256, "size": self.size}
+                body |= {} if self.kept else {"kept": False}
             case Kind.SYMLINK:
                 body = {"target": self.target}
             case _:
@@ -106,7 +111,7 @@ class Node:
         kind = Kind(value["kind"])
         target = value.get("target")
         size = len(target.encode()) if kind is Kind.SYMLINK and target else value.get("size", 0)
-        return cls(kind, value["mode"], size, value.get("sha256"), target, value["mtime_ns"])
+        return cls(kind, value["mode"], size, value.get("sha256"), target, value["mtime_ns"], value.get("kept", True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +185,20 @@ class ChangeSet:
         return tuple(change.path for change in self.changes)
 
     @property
+    def cannot_undo(self) -> tuple[str, ...]:
+        """The paths whose former content is not kept, so that nobody can bring it back."""
+        stored = {change.after.sha256 for change in self.changes if change.after is not None}
+        return tuple(
+            change.path
+            for change in self.changes
+            if change.before is not None and not change.before.kept and change.before.sha256 not in stored
+        )
+
+    @property
     def blob_names(self) -> frozenset[str]:
-        """The sha256 of every blob needed to apply or undo the set."""
+        """The sha256 of every blob needed to apply the set, and to undo it where that is possible."""
         nodes = (node for change in self.changes for node in (change.before, change.after) if node is not None)
-        return frozenset(node.sha256 for node in nodes if node.sha256 is not None)
+        return frozenset(node.sha256 for node in nodes if node.sha256 is not None and node.kept)
 
     @property
     def digest(self) -> str:

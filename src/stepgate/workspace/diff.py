@@ -23,7 +23,7 @@ def unified(change_set: ChangeSet, blobs: BlobStore, *, context: int = 3, max_by
     prints it to a terminal must escape control characters. Raises NotFound or IntegrityError for lost blobs.
     """
     parts, size = list[str](), 0
-    sections = _sections(change_set)
+    sections = sections_of(change_set)
     for number, section in enumerate(sections):
         text = _render(section, blobs, context)
         size += len(text.encode())
@@ -40,7 +40,7 @@ Section = tuple[Change, Change | None]
 """A change, and where its content came from if it is a rename."""
 
 
-def _sections(change_set: ChangeSet) -> list[Section]:
+def sections_of(change_set: ChangeSet) -> list[Section]:
     """One section per change, a pair of equal deleted and created files as one."""
     gone = defaultdict[str, list[Change]](list)
     for change in reversed(change_set.changes):
@@ -70,7 +70,7 @@ def _render(section: Section, blobs: BlobStore, context: int) -> str:
 
 
 def _folder(change: Change) -> str:
-    name = _quoted(change.path + "/")
+    name = quoted(change.path + "/")
     match change.before, change.after:
         case None, Node(mode=mode):
             return f"# new folder {name} mode {mode:04o}\n"
@@ -83,7 +83,7 @@ def _folder(change: Change) -> str:
 
 
 def _header(change: Change) -> str:
-    head = f"diff --git {_quoted('a/' + change.path)} {_quoted('b/' + change.path)}\n"
+    head = f"diff --git {quoted('a/' + change.path)} {quoted('b/' + change.path)}\n"
     match change.before, change.after:
         case None, Node() as new:
             return f"{head}new file mode {_git_mode(new)}\n"
@@ -96,10 +96,10 @@ def _header(change: Change) -> str:
 
 
 def _rename(old_path: str, before: Node, new_path: str, after: Node) -> str:
-    lines = [f"diff --git {_quoted('a/' + old_path)} {_quoted('b/' + new_path)}\n"]
+    lines = [f"diff --git {quoted('a/' + old_path)} {quoted('b/' + new_path)}\n"]
     if before.mode != after.mode:
         lines += [f"old mode {_git_mode(before)}\n", f"new mode {_git_mode(after)}\n"]
-    lines += ["similarity index 100%\n", f"rename from {_quoted(old_path)}\n", f"rename to {_quoted(new_path)}\n"]
+    lines += ["similarity index 100%\n", f"rename from {quoted(old_path)}\n", f"rename to {quoted(new_path)}\n"]
     return "".join(lines)
 
 
@@ -112,16 +112,19 @@ def _content(change: Change, blobs: BlobStore, context: int) -> str:
     before, after = change.before, change.after
     if before is not None and after is not None and (before.sha256, before.target) == (after.sha256, after.target):
         return ""
-    old_name = _quoted("a/" + change.path) if before is not None else "/dev/null"
-    new_name = _quoted("b/" + change.path) if after is not None else "/dev/null"
+    old_name = quoted("a/" + change.path) if before is not None else "/dev/null"
+    new_name = quoted("b/" + change.path) if after is not None else "/dev/null"
     sizes = f"{before.size if before else 0} to {after.size if after else 0} bytes"
+    if before is not None and not before.kept:
+        why = f"# cannot be undone, the former content is too large to be kept: {sizes}"
+        return f"{why}\nBinary files {old_name} and {new_name} differ\n"
     if max(node.size for node in (before, after) if node is not None) > MAX_FILE_BYTES:
         return f"# too large to show: {sizes}\nBinary files {old_name} and {new_name} differ\n"
     old, new = _text(before, blobs), _text(after, blobs)
     if old is None or new is None:
         return f"# not text: {sizes}\nBinary files {old_name} and {new_name} differ\n"
-    hunks = "".join(_hunks(_lines(old), _lines(new), context))
-    return f"--- {_label(old_name)}\n+++ {_label(new_name)}\n{hunks}" if hunks else ""
+    hunks = "".join(hunks_of(lines_of(old), lines_of(new), context))
+    return f"--- {label(old_name)}\n+++ {label(new_name)}\n{hunks}" if hunks else ""
 
 
 def _text(node: Node | None, blobs: BlobStore) -> str | None:
@@ -139,14 +142,15 @@ def _text(node: Node | None, blobs: BlobStore) -> str | None:
         return None
 
 
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     """Lines with their newline; only LF ends one, as in git."""
     lines = text.split("\n")
     last = lines.pop()
     return [line + "\n" for line in lines] + ([last] if last else [])
 
 
-def _hunks(old: Sequence[str], new: Sequence[str], context: int) -> Iterator[str]:
+def hunks_of(old: Sequence[str], new: Sequence[str], context: int) -> Iterator[str]:
+    """The hunks of a unified diff; lines come with their newline."""
     for group in _grouped(changed_blocks(old, new), context):
         first, last = group[0], group[-1]
         above = min(context, first.old_from)
@@ -185,7 +189,7 @@ def _marked(sign: str, lines: Sequence[str]) -> Iterator[str]:
         yield sign + line if line.endswith("\n") else f"{sign}{line}\n{_NO_NEWLINE}"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """The name as git writes it: in C quotes when it holds anything that could be mistaken or cannot be seen."""
     if name.isprintable() and '"' not in name and "\\" not in name:
         return name
@@ -197,6 +201,7 @@ def _escaped(char: str) -> str:
     return _ESCAPES.get(char) or "".join(f"\\{byte:03o}" for byte in char.encode())
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """A quoted name as it follows `---` and `+++`."""
     # After a name with blanks git writes a tab, so that tools know where it ends.
     return f"{name}\t" if " " in name and not name.startswith('"') else name

@@ -184,7 +184,7 @@ class ApplyMarks:
     def standing(self, workspace_key: str) -> str | None:
         """The change set begun and not cleared, or None: one failed open."""
         path = self._path(workspace_key)
-        if not os.path.exists(path):  # asked before every read, so without the cost of an exception
+        if not os.access(path, os.F_OK):  # asked before every read, so without the cost of an exception
             return None
         try:
             return Path(path).read_text("utf-8")

@@ -6,7 +6,8 @@ MAX_DEPTH = 64
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 
-PROTECTED_NAMES = frozenset({".git"})
+# NTFS and FAT know `.git` by its short name too, where Linux and WSL2 mount them.
+PROTECTED_NAMES = frozenset({".git", "git~1"})
 # Code points that HFS+ drops when it compares names, so that ".g\u200cit" opens ".git" there (CVE-2014-9390).
 _IGNORABLE = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 
@@ -46,13 +47,17 @@ def check_relative(path: str, field: str = "path", *, allow_root: bool = False) 
 def is_protected(path: str) -> bool:
     """Whether a relative path is, or lies beneath, something no step may read or change: `.git` in any spelling."""
     if path.isascii():
-        return ".git" in path.lower() and any(_folded(part) in PROTECTED_NAMES for part in path.split("/"))
+        lower = path.lower()
+        return any(name in lower for name in PROTECTED_NAMES) and any(
+            _folded(part) in PROTECTED_NAMES for part in path.split("/")
+        )
     return any(_folded(part) in PROTECTED_NAMES for part in path.translate(_IGNORABLE).split("/"))
 
 
 def _folded(name: str) -> str:
-    # Trailing dots and blanks are dropped by SMB and NTFS, where Linux and macOS workspaces may lie.
-    return name.casefold().rstrip(". ")
+    # Trailing dots and blanks are dropped by SMB and NTFS, where Linux and macOS workspaces may lie; after a colon NTFS
+    # names a stream of the same file or folder.
+    return name.casefold().partition(":")[0].rstrip(". ")
 
 
 def parent_of(path: str) -> str:

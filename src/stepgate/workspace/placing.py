@@ -5,14 +5,18 @@ import errno
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 
-from stepgate.domain.errors import NotFound, PathRefused, WorkspaceConflict
+from stepgate.domain.errors import NotFound, PathRefused
 from stepgate.workspace.access import FileStat, Root
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import PERMISSIONS, Change, ChangeSet, Kind, Node
+from stepgate.workspace.moves import give_back, is_still, move_to_free_name, put_back, raced, remove_folder
 from stepgate.workspace.paths import parent_of
 from stepgate.workspace.states import OWNER_ACCESS
 from stepgate.workspace.syscalls import LINUX, RENAME_EXCHANGE, RENAME_NOREPLACE, fsync, rename
+
+OnPoint = Callable[[str], None]
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -20,15 +24,23 @@ _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Placing:
     """Moves the changes of one set into place under temporary names that any later apply of the set finds again."""
 
-    def __init__(self, root: Root, change_set: ChangeSet) -> None:
+    def __init__(self, root: Root, change_set: ChangeSet, on_point: OnPoint) -> None:
         self._root = root
         self._set = change_set
+        self._on_point = on_point
         self._numbers = {change.path: number for number, change in enumerate(change_set.changes)}
         self.owner_changed: list[str] = []
 
     def temporary_name(self, path: str) -> str:
         """The name used beside the target while the path is being changed."""
         return f".stepgate-{self._set.id}-{self._numbers[path]}"
+
+    def held_name(self, path: str) -> str:
+        """The name that takes what was at the target until it is known to be what was seen there.
+
+        Another than the first, because after a crash what lies there may be another program's only copy.
+        """
+        return f"{self.temporary_name(path)}.held"
 
     def temporary_folder(self, path: str) -> str:
         """The nearest folder above that is a folder both before and after, so that the name survives a crash there."""
@@ -38,19 +50,26 @@ class Placing:
         return folder
 
     def sweep(self) -> None:
-        """Removes every temporary name of this set."""
-        names: defaultdict[str, list[str]] = defaultdict(list)
+        """Removes every temporary name of this set, and gives back what a crash took from another program."""
+        names: defaultdict[str, list[Change]] = defaultdict(list)
         for change in self._set.changes:
-            names[self.temporary_folder(change.path)].append(self.temporary_name(change.path))
-        for folder, inside in names.items():
+            names[self.temporary_folder(change.path)].append(change)
+        for folder, changes in names.items():
             with contextlib.suppress(NotFound, PathRefused):
                 descriptor = self._root.open_folder(folder, readable=False)
                 try:
-                    for name in inside:
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(name, dir_fd=descriptor)
+                    for change in changes:
+                        self._sweep_one(descriptor, folder, change)
                 finally:
                     os.close(descriptor)
+
+    def _sweep_one(self, descriptor: int, folder: str, change: Change) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.temporary_name(change.path), dir_fd=descriptor)
+        held = self.held_name(change.path)
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(held, dir_fd=descriptor, follow_symlinks=False)
+            give_back(self._root, change, folder, held)
 
     def prepare(self, change: Change, node: Node, found: FileStat | None, blobs: BlobStore, *, durable: bool) -> None:
         """Makes the new file or link under its temporary name, whole and with its owner, mode and time."""
@@ -128,7 +147,7 @@ class Placing:
             try:
                 os.mkdir(name, OWNER_ACCESS, dir_fd=folder)
             except FileExistsError as error:
-                raise _raced(change.path) from error
+                raise raced(change.path) from error
             if os.geteuid() == 0:
                 self._give_folder(change.path, os.fstat(folder))
         finally:
@@ -144,49 +163,52 @@ class Placing:
 
     def place(self, change: Change, found: FileStat | None) -> None:
         """Gives the prepared file or link its name, where `found` (None: nothing) was seen before."""
-        temporary = self.temporary_name(change.path)
+        temporary, held = self.temporary_name(change.path), self.held_name(change.path)
         aside, folder, name = self._open_both(change.path)
         try:
             if found is None:
-                _move_to_free_name(aside, temporary, folder, name, change.path)
+                move_to_free_name(aside, temporary, folder, name, change.path)
                 return
+            os.rename(temporary, held, src_dir_fd=aside, dst_dir_fd=aside)
             try:
-                exchanged = rename(aside, temporary, folder, name, RENAME_EXCHANGE)
+                exchanged = rename(aside, held, folder, name, RENAME_EXCHANGE)
             except FileNotFoundError as error:
-                raise _raced(change.path) from error
+                raise raced(change.path) from error
             if not exchanged:
-                if not _is(folder, name, found):
-                    raise _raced(change.path)
-                os.rename(temporary, name, src_dir_fd=aside, dst_dir_fd=folder)
+                if not is_still(folder, name, found):
+                    raise raced(change.path)
+                os.rename(held, name, src_dir_fd=aside, dst_dir_fd=folder)
                 return
-            if not _is(aside, temporary, found):
-                _put_back(aside, temporary, folder, name, RENAME_EXCHANGE)
-                raise _raced(change.path)
-            os.unlink(temporary, dir_fd=aside)
+            self._on_point(f"exchanged:{change.path}")
+            if not is_still(aside, held, found):
+                put_back(aside, held, folder, name, RENAME_EXCHANGE)
+                raise raced(change.path)
+            os.unlink(held, dir_fd=aside)
         finally:
             os.close(aside)
             os.close(folder)
 
     def remove(self, change: Change, found: FileStat) -> None:
         """Removes what was seen there before; a folder must be empty."""
-        temporary = self.temporary_name(change.path)
+        held = self.held_name(change.path)
         aside, folder, name = self._open_both(change.path)
         try:
             if found.kind is Kind.FOLDER:
-                _remove_folder(folder, name, change.path)
+                remove_folder(folder, name, change.path)
                 return
             try:
-                if not rename(folder, name, aside, temporary, RENAME_NOREPLACE):
-                    if not _is(folder, name, found):
-                        raise _raced(change.path)
+                if not rename(folder, name, aside, held, RENAME_NOREPLACE):
+                    if not is_still(folder, name, found):
+                        raise raced(change.path)
                     os.unlink(name, dir_fd=folder)
                     return
             except FileNotFoundError:
                 return
-            if not _is(aside, temporary, found):
-                _put_back(aside, temporary, folder, name, RENAME_NOREPLACE)
-                raise _raced(change.path)
-            os.unlink(temporary, dir_fd=aside)
+            self._on_point(f"taken:{change.path}")
+            if not is_still(aside, held, found):
+                put_back(aside, held, folder, name, RENAME_NOREPLACE)
+                raise raced(change.path)
+            os.unlink(held, dir_fd=aside)
         finally:
             os.close(aside)
             os.close(folder)
@@ -225,60 +247,3 @@ def _stays_folder(change: Change) -> bool:
 def _by_descriptor(descriptor: int) -> int | str:
     # A descriptor that only names a folder cannot be changed through, except by its name in /proc.
     return f"/proc/self/fd/{descriptor}" if LINUX else descriptor
-
-
-def _is(folder: int, name: str, found: FileStat) -> bool:
-    """Whether a name is the very thing seen before, unchanged; renaming changes ctime, so that does not count."""
-    try:
-        now = FileStat.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
-    return (now.device, now.inode, now.kind, now.mode, now.size, now.mtime_ns) == (
-        found.device,
-        found.inode,
-        found.kind,
-        found.mode,
-        found.size,
-        found.mtime_ns,
-    )
-
-
-def _move_to_free_name(aside: int, temporary: str, folder: int, name: str, path: str) -> None:
-    try:
-        if rename(aside, temporary, folder, name, RENAME_NOREPLACE):
-            return
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileExistsError as error:
-        raise _raced(path) from error
-    except FileNotFoundError:
-        os.rename(temporary, name, src_dir_fd=aside, dst_dir_fd=folder)
-        return
-    raise _raced(path)
-
-
-def _put_back(aside: int, temporary: str, folder: int, name: str, flags: int) -> None:
-    """Returns to its name what another program wrote there; beside it when that name is in use once more."""
-    try:
-        rename(aside, temporary, folder, name, flags)
-    except OSError:
-        try:
-            rename(aside, temporary, folder, name, RENAME_NOREPLACE)
-        except FileExistsError:
-            os.rename(temporary, f"{name}{temporary}.kept", src_dir_fd=aside, dst_dir_fd=folder)
-
-
-def _remove_folder(folder: int, name: str, path: str) -> None:
-    try:
-        os.rmdir(name, dir_fd=folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise _raced(path) from error
-        raise
-
-
-def _raced(path: str) -> WorkspaceConflict:
-    return WorkspaceConflict(
-        f"{path!r} was changed by another program meanwhile", field="path", details={"paths": [path]}
-    )

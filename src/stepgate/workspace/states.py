@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from stepgate.domain.errors import NotFound, PathRefused, WorkspaceConflict
@@ -36,7 +36,7 @@ class Seen:
 
 
 def node_at(root: Root, path: str, blobs: BlobStore | None = None, max_bytes: int | None = None) -> Node | None:
-    """The path's state now, None when absent; with `blobs`, a file's bytes are stored too.
+    """The path's state now, None when absent; with `blobs`, a file's bytes are stored too, up to what those keep.
 
     Raises PathRefused for protected paths and for what cannot be in a change set, ChangeRefused over `max_bytes`,
     WorkspaceConflict for a file that changes faster than it can be read.
@@ -62,12 +62,14 @@ def _file_at(root: Root, path: str, blobs: BlobStore | None, max_bytes: int | No
         except NotFound:
             return None
         try:
-            name, size = blobs.put_stream(descriptor, max_bytes) if blobs else _hash(descriptor)
+            large = blobs is not None and before.size > blobs.undo_max_bytes
+            name, size = _hash(descriptor) if blobs is None or large else blobs.put_stream(descriptor, max_bytes)
             after = FileStat.of(os.fstat(descriptor))
         finally:
             os.close(descriptor)
         if (after.size, after.mtime_ns, after.ctime_ns) == (size, before.mtime_ns, before.ctime_ns):
-            return Node.file(name, size, after.mode, after.mtime_ns)
+            found = Node.file(name, size, after.mode, after.mtime_ns)
+            return found if blobs is None or blobs.keep(name, size) else replace(found, kept=False)
     raise WorkspaceConflict(f"{path!r} is being written by another program", field="path", details={"paths": [path]})
 
 

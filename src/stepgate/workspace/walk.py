@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from stepgate.domain.errors import ChangeRefused
@@ -29,12 +29,19 @@ class _Open:
     names: Iterator[str] = field(default_factory=lambda: iter(()))
 
 
-def walk(root: Root, start: str = "", *, max_entries: int | None = None) -> Generator[Entry, None, None]:
+def _all(path: str, kind: Kind) -> bool:
+    return True
+
+
+def walk(
+    root: Root, start: str = "", *, max_entries: int | None = None, enter: Callable[[str, Kind], bool] = _all
+) -> Generator[Entry, None, None]:
     """Every path beneath a folder but the protected ones, parents before children, sorted within each folder.
 
     Raises ChangeRefused, naming the path, for names that are not UTF-8, trees deeper than 64 folders, folders that lie
     on other file systems and more than `max_entries`; PathRefused for folders that may not be read. What vanishes
-    during the walk is left out. Close the generator when it is not read to its end: it holds descriptors.
+    during the walk is left out, and so is what `enter` refuses, with everything below. Close the generator when it is
+    not read to its end: it holds descriptors.
     """
     count = 0
     stack = [_Open(start, root.open_folder(start))]
@@ -48,7 +55,7 @@ def walk(root: Root, start: str = "", *, max_entries: int | None = None) -> Gene
                 continue
             path = f"{here.path}/{name}" if here.path else name
             found = None if is_protected(path) else _stat(here.descriptor, name, path)
-            if found is None:
+            if found is None or not enter(path, found.kind):
                 continue
             count += 1
             _check_count(count, max_entries)

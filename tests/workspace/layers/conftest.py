@@ -12,16 +12,14 @@ from tests.workspace.sandbox.lab import Lab, make
 
 @pytest.fixture(scope="session")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Capture], Lab]:
-    made: dict[Capture, Lab] = {}
-
     def lab(capture: Capture) -> Lab:
-        if capture not in made:
-            base = tmp_path_factory.mktemp(f"layers-{capture}")
-            made[capture] = make(base, base / "unused", (capture,))
-            assert made[capture].layers.probe().capture is capture
-        return made[capture]
+        base = tmp_path_factory.mktemp(f"layers-{capture}")
+        made = make(base, base / "unused", (capture,))
+        assert made.layers.probe().capture is capture
+        return made
 
-    return lab
+    # All at once, as probing needs an event loop of its own, which a test that asks for one of them already has.
+    return {capture: lab(capture) for capture in Capture}.__getitem__
 
 
 @pytest.fixture(params=list(Capture))

@@ -1,6 +1,8 @@
 """A worker that is root: commands run as somebody who owns nothing, over files of anybody."""
 
+import asyncio
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,3 +82,17 @@ async def test_a_command_is_nobody_on_the_host(lab: Lab) -> None:
         await lab.sandbox.run(Command(("/bin/sh", "-c", "touch made /tmp/made")), layer)
         made = (os.stat("made", dir_fd=layer.written), os.stat("tmp/made", dir_fd=layer.scratch))
     assert [(found.st_uid, found.st_gid) for found in made] == [(SANDBOX_UID, SANDBOX_UID)] * 2
+
+
+async def test_nobody_else_on_the_host_comes_to_what_a_command_makes(lab: Lab) -> None:
+    with lab.layer() as layer:
+        await lab.sandbox.run(Command(("/bin/sh", "-c", "echo x > made; chmod 666 made")), layer)
+        for name in ("upper", "copy", "scratch/tmp"):
+            seen = await asyncio.to_thread(_list_as_another, lab.layers.path / layer.id / name)
+            assert "Permission denied" in seen
+
+
+def _list_as_another(path: Path) -> str:
+    return subprocess.run(
+        ["/bin/ls", path], user=1000, group=1000, extra_groups=[], capture_output=True, text=True, check=False
+    ).stderr

@@ -1,13 +1,16 @@
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stepgate.domain.errors import WorkspaceUnavailable
 from stepgate.workspace.access import Root
+from stepgate.workspace.layers.folder import sweep
 from stepgate.workspace.layers.layer import Capture
 from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.sandbox.launch import Launcher
@@ -40,6 +43,14 @@ def test_a_layer_leaves_nothing_however_it_ends(lab: Lab, root: Root) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert list(lab.layers.path.iterdir()) == []
+
+
+def test_a_retired_layer_is_removed_without_its_user(lab: Lab, root: Root) -> None:
+    for layer in [lab.layers.take(root) for _ in range(40)]:
+        lab.layers.retire(layer)
+    with lab.layers.open(root) as layer:
+        lab.layers.settle()
+        assert [entry.name for entry in lab.layers.path.iterdir()] == [layer.id]
 
 
 def test_opening_costs_no_descriptor_after_closing(lab: Lab, root: Root) -> None:
@@ -101,3 +112,28 @@ def test_opening_does_not_walk_the_workspace(labs: Callable[[Capture], Lab], roo
 
 def _open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_an_emptying_that_a_crash_cut_off_is_taken_up_again(tmp_path: Path) -> None:
+    """What the first one had moved up is in the way of nothing."""
+    left = tmp_path / "layer"
+    for name in ("upper/a/b/c", "upper/d/e", ".removed-1/x/y", ".removed-2/z"):
+        (left / name).mkdir(parents=True)
+        (left / name / "file").write_text("")
+    assert sweep(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_swept_keeps_nobody_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("bad", "good"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    rmdir = os.rmdir
+
+    def failing(path: Any, **more: Any) -> None:
+        if path == tmp_path / "bad":
+            raise OSError(errno.EIO, "broken")
+        rmdir(path, **more)
+
+    monkeypatch.setattr(os, "rmdir", failing)
+    assert sweep(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["bad"]

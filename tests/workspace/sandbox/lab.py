@@ -12,9 +12,10 @@ from stepgate.workspace.changes import ChangeSet
 from stepgate.workspace.layers.harvest import harvest
 from stepgate.workspace.layers.layer import Capture, Layer
 from stepgate.workspace.layers.store import Layers
-from stepgate.workspace.sandbox.bubblewrap import Sandbox
 from stepgate.workspace.sandbox.command import Command, Finished
+from stepgate.workspace.sandbox.levels import Level
 from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.sandbox.sandbox import Sandbox
 
 NO_ENVIRONMENT: Mapping[str, str] = {}
 
@@ -63,10 +64,15 @@ class Lab:
             return harvest(layer, layer.root, self.blobs, limits)
 
 
-def make(base: Path, workspace: Path, captures: tuple[Capture, ...] = (Capture.OVERLAY, Capture.COPY)) -> Lab:
-    """Probes layers and sandbox in a state folder of its own; the workspace is made."""
+def make(
+    base: Path,
+    workspace: Path,
+    captures: tuple[Capture, ...] = (Capture.OVERLAY, Capture.COPY),
+    level: Level = Level.BWRAP_FULL,
+) -> Lab:
+    """Probes layers and a sandbox of exactly that level in a state folder of its own; the workspace is made."""
     workspace.mkdir(exist_ok=True)
     state = base / "state"
     layers = Layers(state, captures=captures)
-    sandbox = asyncio.run(Sandbox.probe(state_dir=state, layers=layers))
+    sandbox = asyncio.run(Sandbox.probe(levels=(level,), state_dir=state, layers=layers))
     return Lab(sandbox, layers, BlobStore(base / "blobs"), workspace)

@@ -1,4 +1,5 @@
 import asyncio
+import signal
 
 import pytest
 
@@ -24,6 +25,32 @@ async def test_a_command_that_takes_too_long_is_killed(lab: Lab) -> None:
 async def test_processor_time_is_counted_over_all_children(lab: Lab) -> None:
     finished = await lab.shell("for i in 1 2 3; do (while :; do :; done) & done; wait", Limits(cpu_s=0.5, wall_s=30))
     _was_killed(finished, Killed.CPU)
+    assert finished.cpu_ms is not None
+    assert 500 <= finished.cpu_ms < 5000
+
+
+async def test_what_a_command_used_before_it_was_killed_is_told(lab: Lab) -> None:
+    script = "import os\nx = bytearray(b'x') * (40 << 20)\nos.fork()\nwhile True: pass"
+    finished = await lab.python(script, limits=Limits(wall_s=1))
+    _was_killed(finished, Killed.WALL)
+    assert finished.wall_ms >= 1000
+    assert finished.cpu_ms is not None
+    assert finished.cpu_ms >= 50
+    assert finished.peak_memory_bytes is not None
+    assert finished.peak_memory_bytes > 40 * MIB
+
+
+@pytest.mark.parametrize("processes", [1, 8])
+async def test_memory_that_grows_as_fast_as_it_can_is_stopped_soon_after_the_limit(lab: Lab, processes: int) -> None:
+    script = (
+        f"import os\nfor _ in range({processes - 1}):\n  if os.fork() == 0: break\n"
+        "kept = []\nwhile True: kept.append(bytearray(b'x') * (4 << 20))"
+    )
+    finished = await lab.python(script, limits=Limits(memory_bytes=128 * MIB, wall_s=30))
+    _was_killed(finished, Killed.MEMORY)
+    assert finished.peak_memory_bytes is not None
+    # Twice the limit is what the kernel lets any one process have, whatever the watch sees.
+    assert 128 * MIB < finished.peak_memory_bytes < 2 * processes * 128 * MIB
 
 
 async def test_memory_is_counted_over_all_children(lab: Lab) -> None:
@@ -115,6 +142,10 @@ async def test_files_in_a_folder_closed_to_its_owner_do_not_stop_the_watch(lab: 
 async def test_one_file_cannot_grow_over_its_limit(lab: Lab) -> None:
     finished = await lab.shell("head -c 2000000 /dev/zero > f; wc -c < f", Limits(file_bytes=MIB))
     assert finished.stdout.strip() == str(MIB).encode()
+    finished = await lab.run("/usr/bin/head", "-c", "2000000", "/dev/zero", limits=Limits(file_bytes=MIB))
+    assert finished.exit_code == 0
+    finished = await lab.shell("exec head -c 2000000 /dev/zero > f", Limits(file_bytes=MIB))
+    assert (finished.exit_code, finished.signal) == (128 + signal.SIGXFSZ, signal.SIGXFSZ)
 
 
 async def test_one_process_cannot_open_more_files_than_allowed(lab: Lab) -> None:

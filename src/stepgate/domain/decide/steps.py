@@ -15,11 +15,11 @@ from stepgate.domain.commands import (
     Review,
     SettleModel,
 )
-from stepgate.domain.decide.runs import pause_for_review
+from stepgate.domain.decide.runs import check_fresh, pause_for_review
 from stepgate.domain.decide.turn import Turn, error_data
-from stepgate.domain.errors import IllegalTransition, StaleApproval
+from stepgate.domain.errors import BudgetExhausted, IllegalTransition, StaleApproval
 from stepgate.domain.state import UNDO, Effect, Gate, StepState
-from stepgate.domain.states import CLOSED, DRAINING, IN_FLIGHT, STARTABLE
+from stepgate.domain.states import ACTIVE, CLOSED, DRAINING, IN_FLIGHT, RECORDED, STARTABLE
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
 from stepgate.domain.states import StepStatus as S
@@ -28,7 +28,9 @@ from stepgate.domain.wake import startable
 MAX_BACKOFF_MS = 3_600_000
 
 _STOPPED = frozenset({*DRAINING, R.PAUSED})
-_CAN_FAIL = (R.QUEUED, R.RUNNING, R.PAUSING)
+COMPLETED, ALLOW, ONCE = E.STEP_COMPLETED, Gate.ALLOW, Effect.ONCE
+"""Under short names: a member's look-up costs three times as much, and every step comes along here."""
+_CAN_FAIL = ACTIVE | {R.PAUSING}
 
 
 def prepare(turn: Turn, command: Prepare) -> None:
@@ -72,7 +74,7 @@ def compute(turn: Turn, command: Compute) -> None:
 
 def complete(turn: Turn, command: Complete) -> None:
     step = turn.step(command.step_id)
-    recorded = step.status in (S.RUNNING, S.COMPUTED)
+    recorded = step.status in RECORDED
     if not recorded:
         if step.status in CLOSED or is_late(turn, step):
             return _discard(turn, step, command)
@@ -82,9 +84,12 @@ def complete(turn: Turn, command: Complete) -> None:
     _check_recorded(step, command)
     turn.begin_run()
     attempt = step.attempt if recorded else step.attempt + 1
-    turn.emit(events.step_result(E.STEP_COMPLETED, turn.actor, turn.now, step.id, attempt, command.result))
+    turn.emit(events.step_result(COMPLETED, turn.actor, turn.now, step.id, attempt, command.result))
     if step.spec.type == UNDO:
         turn.say(E.RUN_UNDONE, change_set_id=command.result.change_set_id)
+    if command.steps and turn.state.phase not in (R.CANCELLING, R.FAILING) and not turn.state.finished:
+        check_fresh(turn, command.steps)
+        turn.emit(events.run_planned(turn.actor, turn.now, turn.state.revision + 1, command.steps, step.id))
 
 
 def fail(turn: Turn, command: Fail) -> None:
@@ -98,13 +103,15 @@ def fail(turn: Turn, command: Fail) -> None:
     if turn.killing and not used_up and step.status is not S.COMPUTED:
         return stop(turn, step)
     turn.begin_run()
-    attempt = step.attempt if step.status in (S.RUNNING, S.COMPUTED) else step.attempt + 1
+    attempt = step.attempt if step.status in RECORDED else step.attempt + 1
     ending = turn.state.phase in (R.FAILING, R.CANCELLING)
     if command.retryable and attempt < step.spec.max_attempts and not used_up and not ending:
         retry_at = turn.now + _wait_ms(command, step, attempt) * 1000
         turn.say(E.STEP_RETRIED, step.id, attempt=attempt, retry_at=retry_at, reason=error["code"], error=error)
         return None
-    turn.say(E.STEP_FAILED, step.id, attempt=attempt, error=error)
+    # Left out where there is none, as in journals from before it was recorded.
+    kept = {} if command.output is None else {"output": dict(command.output)}
+    turn.say(E.STEP_FAILED, step.id, attempt=attempt, error=error, **kept)
     if step.spec.on_error != "continue" and step.spec.type != UNDO and turn.state.phase in _CAN_FAIL:
         turn.drain(E.RUN_FAILING, "step_failed", "finish")
         turn.cancel_open_steps()
@@ -141,7 +148,7 @@ def put_under_review(turn: Turn, step: StepState, error: Mapping[str, Any]) -> N
     pause_for_review(turn)
 
 
-def stop(turn: Turn, step: StepState) -> None:
+def stop(turn: Turn, step: StepState, reason: str = "interrupted", error: Mapping[str, Any] | None = None) -> None:
     """A step stopped before its end: closed with a run that is ending, otherwise as if it had not begun.
 
     One that may have happened and must not happen twice goes to a person.
@@ -152,7 +159,7 @@ def stop(turn: Turn, step: StepState) -> None:
     if turn.state.phase in (R.CANCELLING, R.FAILING):
         return turn.cancel_step(step.id)
     attempt = max(0, step.attempt - 1) if step.status is S.RUNNING else step.attempt
-    turn.say(E.STEP_RETRIED, step.id, attempt=attempt, retry_at=None, reason="interrupted", error=None)
+    turn.say(E.STEP_RETRIED, step.id, attempt=attempt, retry_at=None, reason=reason, error=error)
 
 
 def is_late(turn: Turn, step: StepState) -> bool:
@@ -164,13 +171,20 @@ def call_model(turn: Turn, command: CallModel) -> None:
     step = turn.step(command.step_id)
     if step.status in CLOSED:
         raise IllegalTransition(f"step {step.spec.key} is {step.status}: no model is called for it any more")
-    turn.say(
-        E.MODEL_CALLED,
-        command.step_id,
-        call_id=command.call_id,
-        request_hash=command.request_hash,
-        router=command.router,
-        model=command.model,
+    shortage = turn.state.budget.shortage(command.worst)
+    if shortage is not None:
+        raise BudgetExhausted(shortage.message, field=f"limits.{shortage.limit}", code=shortage.code, fix=shortage.fix)
+    turn.emit(
+        events.model_called(
+            turn.actor,
+            turn.now,
+            command.step_id,
+            call_id=command.call_id,
+            request_hash=command.request_hash,
+            router=command.router,
+            model=command.model,
+            worst=command.worst,
+        )
     )
 
 
@@ -190,8 +204,10 @@ def settle_model(turn: Turn, command: SettleModel) -> None:
             cost_source=command.cost_source,
             tokens=command.tokens,
             latency_ms=command.latency_ms,
+            answer_sha256=command.answer_sha256,
         )
     )
+    turn.tell_spending(turn.state.budget.percent)
 
 
 def _discard(turn: Turn, step: StepState, command: Compute | Complete) -> None:
@@ -219,7 +235,7 @@ def _check_in_hand(turn: Turn, step: StepState) -> None:
 def _check_gate(step: StepState, action_hash: str | None) -> None:
     """No effect without an approval of this very action, whoever asks."""
     approval = step.approval
-    if approval is None and step.spec.gate is Gate.ALLOW:
+    if approval is None and step.spec.gate is ALLOW:
         return
     if approval is None or not step.authorised:
         raise IllegalTransition(f"step {step.spec.key} has no standing approval")
@@ -229,7 +245,7 @@ def _check_gate(step: StepState, action_hash: str | None) -> None:
 
 def _check_recorded(step: StepState, command: Compute | Complete) -> None:
     """What recovery needs was recorded before: the start of what runs once, the change set before it is applied."""
-    if step.spec.effect is Effect.ONCE and step.status not in (S.RUNNING, S.COMPUTED):
+    if step.spec.effect is ONCE and step.status not in RECORDED:
         raise IllegalTransition(f"step {step.spec.key} runs once: its start is recorded first")
     if isinstance(command, Complete):
         computed = None if step.result is None else step.result.change_set_digest

@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stepgate.domain.budget import USED_UP, crossed
 from stepgate.domain.errors import IllegalTransition, NotFound
-from stepgate.domain.events import Event, fact
+from stepgate.domain.events import Event, budget_alerted, fact
 from stepgate.domain.evolve import evolve
 from stepgate.domain.ids import StepId
 from stepgate.domain.state import UNDO, Actor, RunState, StepState
 from stepgate.domain.states import CLOSED, DRAINING, IN_FLIGHT
 from stepgate.domain.states import EventType as E
 from stepgate.domain.states import RunStatus as R
+
+QUEUED = R.QUEUED
 
 
 class Turn:
@@ -40,7 +43,7 @@ class Turn:
 
     def begin_run(self) -> None:
         """The first fact a worker records starts the run."""
-        if self.state.phase is R.QUEUED:
+        if self.state.phase is QUEUED:
             self.say(E.RUN_STARTED)
 
     def refuse(self, what: str, fix: str | None = None) -> IllegalTransition:
@@ -59,6 +62,18 @@ class Turn:
         known = self.state.steps
         return sorted((known[step_id] for step_id in steps), key=lambda step: step.spec.number)
 
+    def tell_spending(self, percent: int) -> None:
+        """Of the run's own budget: every threshold reached that people were not told of."""
+        own = self.state.budget
+        for threshold in crossed(own.told, percent):
+            self.emit(budget_alerted(self.actor, self.now, own.alert(threshold)))
+
+    def tell_used_up(self) -> None:
+        """A call does not fit any more, whatever is left."""
+        own = self.state.budget
+        if own.told < USED_UP:
+            self.emit(budget_alerted(self.actor, self.now, own.alert(USED_UP)))
+
     def cancel_step(self, step_id: StepId) -> None:
         """Closes one step of a run that is coming to its end."""
         reason = "run_failed"
@@ -75,7 +90,7 @@ class Turn:
     def settle(self) -> None:
         """What follows from the steps for the run, once nothing is in flight."""
         state = self.state
-        if state.in_flight:
+        if state.in_flight or (state.open and state.phase not in DRAINING):
             return
         match state.phase:
             case R.PAUSING:
@@ -86,7 +101,7 @@ class Turn:
             case R.FAILING:
                 self.cancel_open_steps()
                 self.say(E.RUN_FAILED, reason=state.reason)
-            case R.QUEUED | R.RUNNING if state.open == 0 and state.total > 0:
+            case R.PLANNING | R.QUEUED | R.RUNNING if state.open == 0 and state.total > 0:
                 self.say(E.RUN_COMPLETED)
             case _:
                 pass

@@ -78,7 +78,7 @@ def prepare(state_dir: Path) -> Layout:
         account = _account(state_dir)
         if os.geteuid() == 0:
             _open_for(account, state_dir)
-        sockets = _socket_folder(state_dir)
+        sockets = socket_folder(state_dir)
         own_folder(sockets, account)
     except OSError as error:
         raise DatabaseUnavailable(
@@ -120,7 +120,7 @@ def _open_for(account: Account, state_dir: Path) -> None:
             )
 
 
-def _socket_folder(state_dir: Path) -> Path:
+def socket_folder(state_dir: Path) -> Path:
     """A function of the state folder alone, so that every starter finds the same server."""
     beside = state_dir / "run"
     if len(os.fsencode(beside / SOCKET_NAME)) <= LONGEST_SOCKET_PATH:

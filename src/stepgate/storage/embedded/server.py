@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -46,8 +47,7 @@ class EmbeddedServer:
         return self._layout.log
 
     def sqlalchemy_url(self, database: str = DATABASE) -> str:
-        host = quote(self.host, safe="/")
-        return f"postgresql+asyncpg://{SUPERUSER}@/{quote(database)}?host={host}&port={PORT}"
+        return _url(self._layout, database)
 
     def dsn_kwargs(self, database: str = DATABASE) -> dict[str, Any]:
         """Arguments for asyncpg.connect; complete, so that PG* variables of the environment change nothing."""
@@ -139,6 +139,31 @@ def _start_lock(place: Layout, deadline: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The programs a server would run with, and the URL of the one that runs now (None: none does)."""
+
+    binaries: programs.Binaries
+    url: str | None
+
+
+def look(state_dir: Path, *, binaries: Path | None = None) -> Seen:
+    """What `acquire` would find; starts and changes nothing. Raises DatabaseUnavailable without programs that fit."""
+    place = Layout(state_dir, layout.socket_folder(state_dir), layout.Account(os.geteuid(), os.getegid()))
+    found = programs.find(binaries, place.existing_majors())
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(place.socket))
+        except OSError:
+            return Seen(found, None)
+    return Seen(found, _url(place, DATABASE))
+
+
+def _url(place: Layout, database: str) -> str:
+    host = quote(str(place.sockets), safe="/")
+    return f"postgresql+asyncpg://{SUPERUSER}@/{quote(database)}?host={host}&port={PORT}"
 
 
 def _connection(place: Layout, database: str) -> dict[str, Any]:

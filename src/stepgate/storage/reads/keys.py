@@ -8,7 +8,7 @@ from stepgate.storage.reads.snapshot import Row, rows
 # The record is written in the transaction of its events, so the number of that transaction joins the two: `xmin` is
 # its lower half, `tx` the whole.
 _FOUND = text("""
-SELECT k.request_sha256, k.run_id, (
+SELECT k.request_sha256, k.run_id, k.response, (
     SELECT array_agg(named.id ORDER BY e.seq, named.place)
     FROM stepgate.events AS e
     CROSS JOIN LATERAL (
@@ -23,11 +23,14 @@ SELECT k.request_sha256, k.run_id, (
       AND CAST(CAST(e.tx AS text) AS numeric) % 4294967296 = CAST(CAST(k.xmin AS text) AS numeric)
 ) AS step_ids
 FROM stepgate.idempotency_keys AS k
-WHERE k.tenant_id = 'default' AND k.scope = :scope AND k.key = :key
+WHERE k.tenant_id = :tenant AND k.scope = :scope AND k.key = :key
 """)
 
 
-async def find(connection: AsyncConnection, scope: str, key: str) -> Row | None:
-    """The digest of the first request, its run, and the steps it granted or added, in the order of the journal."""
-    found = await rows(connection, _FOUND, {"scope": scope, "key": key})
+async def find(connection: AsyncConnection, tenant: str, scope: str, key: str) -> Row | None:
+    """The digest of the first request, its run, and the steps it granted or added, in the order of the journal.
+
+    `response` is the name of the workspace where the request was about one, and then there is no run.
+    """
+    found = await rows(connection, _FOUND, {"tenant": tenant, "scope": scope, "key": key})
     return found[0] if found else None

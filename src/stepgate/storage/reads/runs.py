@@ -13,7 +13,7 @@ from sqlalchemy.sql.expression import cast
 from stepgate.domain.ids import RunId
 from stepgate.domain.states import RunStatus
 from stepgate.storage.reads.snapshot import Row, rows
-from stepgate.storage.tables import runs, steps
+from stepgate.storage.tables import runs, steps, workspaces
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -25,12 +25,22 @@ _SHOWN = [
 ]
 # A run whose time has come moves as soon as a worker is free; one without a time waits for a person.
 _MOVING = func.coalesce(runs.c.wake_at <= func.clock_timestamp(), literal_column("false")).label("moving")
+# A private copy goes by the name of the workspace it was made of.
+_place, _source = workspaces.alias("place"), workspaces.alias("source")
+_PLACED = runs.join(_place, _place.c.id == runs.c.workspace_id).outerjoin(_source, _source.c.id == _place.c.source_id)
+_SELECT = select(
+    *_SHOWN,
+    _MOVING,
+    func.coalesce(_source.c.name, _place.c.name).label("workspace"),
+    _place.c.root.label("place"),
+).select_from(_PLACED)
 
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs: those that fit everything given. `text` is looked for in goal and name, in any case."""
+    """Which of a tenant's runs: those that fit everything given. `text` is looked for in goal and name, in any case."""
 
+    tenant: str
     statuses: Sequence[RunStatus] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
@@ -39,20 +49,21 @@ class RunFilter:
 
 
 async def get(connection: AsyncConnection, run_id: RunId) -> Row | None:
-    """One run's row, with `moving`: whether it only waits for a worker."""
-    found = await rows(connection, select(*_SHOWN, _MOVING).where(runs.c.id == run_id))
+    """One run's row, with `moving`: whether it only waits for a worker; `place`: the folder that its steps work in."""
+    found = await rows(connection, _SELECT.where(runs.c.id == run_id))
     return found[0] if found else None
 
 
 async def page(connection: AsyncConnection, wanted: RunFilter, before: RunId | None, limit: int) -> list[Row]:
     """The newest first, those older than `before`."""
-    query = _filtered(select(*_SHOWN, _MOVING), wanted)
+    query = _filtered(_SELECT, wanted)
     if before is not None:
         query = query.where(runs.c.id < before)
     return await rows(connection, query.order_by(runs.c.id.desc()).limit(limit))
 
 
 def _filtered(query: Select[Any], wanted: RunFilter) -> Select[Any]:
+    query = query.where(runs.c.tenant_id == wanted.tenant)
     if wanted.statuses:
         query = query.where(runs.c.status.in_([status.value for status in wanted.statuses]))
     if wanted.labels:
@@ -69,10 +80,11 @@ def _filtered(query: Select[Any], wanted: RunFilter) -> Select[Any]:
     return query
 
 
-async def beginning_with(connection: AsyncConnection, prefix: str, limit: int) -> list[RunId]:
-    """Ids that begin with these characters of an id's text, the newest first."""
+async def beginning_with(connection: AsyncConnection, tenant: str, prefix: str, limit: int) -> list[RunId]:
+    """Ids of a tenant's runs that begin with these characters of an id's text, the newest first."""
     low, high = prefix + FIRST_ID[len(prefix) :], prefix + LAST_ID[len(prefix) :]
-    query = select(runs.c.id).where(runs.c.id.between(low, high)).order_by(runs.c.id.desc()).limit(limit)
+    query = select(runs.c.id).where(runs.c.id.between(low, high), runs.c.tenant_id == tenant)
+    query = query.order_by(runs.c.id.desc()).limit(limit)
     return [RunId(row["id"]) for row in await rows(connection, query)]
 
 

@@ -6,10 +6,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stepgate.domain.ids import RunId, StepId
+from stepgate.storage.reads.approvals import STANDING, TOLD
 from stepgate.storage.reads.snapshot import Row, rows
 
 # The latest revision by the index on (run_id, step_id, revision); a step asks again only when its action changed.
-_STEPS = """
+_STEPS = f"""
 SELECT s.id, s.run_id, s.key, s.number, s.parent_id, s.type, s.status, s.reason, s.effect, s.gate, s.why,
        s.input_sha256, s.input_size, CASE WHEN s.input_size <= :inline THEN s.input END AS input,
        s.output_sha256, s.output_size, s.output IS NOT NULL AS has_output,
@@ -17,17 +18,13 @@ SELECT s.id, s.run_id, s.key, s.number, s.parent_id, s.type, s.status, s.reason,
        s.error, s.attempt, s.max_attempts, s.retry_at, s.model_calls, s.unknown_cost_calls, s.known_cost_usd,
        s.cost_source, s.model, s.tokens_input, s.tokens_output, s.tokens_cached, s.tokens_reasoning, s.latency_ms,
        s.change_set_id, s.workspace_before, s.workspace_after, s.created_at, s.started_at, s.completed_at,
-       r.id AS request_id, r.revision, r.action_hash, r.risk, r.requested_at, r.expires_at,
-       r.status AS request_status, octet_length(r.rendering) AS rendering_size,
-       CASE WHEN octet_length(r.rendering) <= :inline THEN r.rendering END AS rendering,
-       d.actor, d.actor_kind, d.channel, d.verdict, d.reason AS decision_reason, d."then", d.implied,
-       d.at AS decided_at, d.action_hash AS decided_hash
+       CASE WHEN octet_length(r.rendering) <= :inline THEN r.rendering END AS rendering, {TOLD}
 FROM stepgate.steps AS s
 LEFT JOIN LATERAL (
     SELECT * FROM stepgate.approval_requests AS q
     WHERE q.run_id = s.run_id AND q.step_id = s.id ORDER BY q.revision DESC LIMIT 1
 ) AS r ON true
-LEFT JOIN stepgate.approval_decisions AS d ON d.run_id = r.run_id AND d.request_id = r.id
+{STANDING}
 WHERE s.run_id = :run_id
 """
 _PAGE = text(f"{_STEPS} AND s.number > :after ORDER BY s.number LIMIT :limit")

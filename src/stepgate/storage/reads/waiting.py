@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
                 OR (u.status = 'failed' AND u.on_error = 'continue')
                 OR (u.status = 'rejected' AND EXISTS (
                     SELECT FROM stepgate.approval_requests AS q
-                    JOIN stepgate.approval_decisions AS d ON d.run_id = q.run_id AND d.request_id = q.id
+                    JOIN stepgate.approval_decisions AS d ON d.run_id = q.run_id AND d.request_id = q.id AND d.settles
                     WHERE q.run_id = u.run_id AND q.step_id = u.id AND d."then" = 'skip'
                 ))
             )

@@ -23,19 +23,27 @@ class LayerFolder:
     fd: int
 
     @classmethod
-    def make(cls, parent: Path, uid: int) -> "LayerFolder":
-        """A new locked folder with a scratch folder in it that belongs to `uid`."""
+    def claim(cls, parent: Path) -> "LayerFolder":
+        """A new locked folder with nothing in it."""
         while True:
             name = new_id()
             path = parent / name
-            path.mkdir(mode=0o711)
+            path.mkdir(mode=0o700)
             fd = os.open(path, _FOLDER)
             fcntl.flock(fd, fcntl.LOCK_EX)
             # Between the two calls a sweep may have taken the new folder for one that nobody holds.
             if os.fstat(fd).st_nlink:
-                break
+                return cls(name, path, fd)
             os.close(fd)
-        made = cls(name, path, fd)
+
+    @classmethod
+    def make(cls, parent: Path, uid: int) -> "LayerFolder":
+        """A new locked folder with a scratch folder in it that belongs to `uid`; only we and `uid` may enter it."""
+        made = cls.claim(parent)
+        if uid != os.geteuid():
+            # Nobody else on the host may come to what a command makes there.
+            os.fchown(made.fd, -1, uid)
+            os.fchmod(made.fd, 0o710)
         made.add(SCRATCH, uid)
         for name in ("tmp", "shm"):
             made.add(f"{SCRATCH}/{name}", uid)
@@ -66,7 +74,7 @@ class LayerFolder:
 
 
 def sweep(parent: Path) -> int:
-    """Removes the folders whose process is gone; returns how many."""
+    """Removes the folders whose process is gone; returns how many. What cannot be removed is left to a later sweep."""
     removed = 0
     for name in os.listdir(parent):
         try:
@@ -78,7 +86,7 @@ def sweep(parent: Path) -> int:
             empty(fd)
             os.rmdir(parent / name)
             removed += 1
-        except BlockingIOError:
+        except OSError:  # in use, removed by its owner at this moment, or damaged: no reason not to start
             continue
         finally:
             os.close(fd)
@@ -91,10 +99,8 @@ def empty(folder: int) -> None:
     Folders are moved up and emptied one after another, so neither depth nor path length matters.
     """
     waiting: deque[str] = deque()
-    moved = 0
 
     def take(inside: int) -> None:
-        nonlocal moved
         for entry in _entries(inside):
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.name, dir_fd=inside)
@@ -106,8 +112,8 @@ def empty(folder: int) -> None:
                 os.rmdir(entry.name, dir_fd=inside)
                 continue
             _unlock(inside, entry.name)
-            moved += 1
-            name = f".removed-{moved}"
+            # Never the name of one that an emptying cut off by a crash has left.
+            name = f".removed-{new_id()}"
             os.rename(entry.name, name, src_dir_fd=inside, dst_dir_fd=folder)
             waiting.append(name)
 

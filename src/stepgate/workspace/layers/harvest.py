@@ -11,6 +11,7 @@ from stepgate.workspace.changes import Change, ChangeSet, Kind, Node
 from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.layers.walk import Entry, Touched
 from stepgate.workspace.paths import check_relative, is_protected
+from stepgate.workspace.repositories import refuse_repositories
 from stepgate.workspace.sandbox.limits import Limits
 from stepgate.workspace.states import node_at, stat_beneath
 
@@ -56,7 +57,9 @@ class _Harvest:
                 field="path",
                 details={"paths": drifted},
             )
-        return ChangeSet.of(changes)
+        change_set = ChangeSet.of(changes)
+        refuse_repositories(self.root, change_set)
+        return change_set
 
     def _change(self, touched: Touched) -> Change | None:
         path = touched.path

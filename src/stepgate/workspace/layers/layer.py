@@ -1,6 +1,7 @@
 """What a throw-away layer is to the sandbox that writes into it and to the harvest that reads it."""
 
 from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,6 +19,14 @@ class Capture(StrEnum):
     """An overlay mount: opening costs nothing, whatever the size of the workspace."""
     COPY = "copy"
     """A private copy, compared with what it was copied from: works on any file system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a layer lies for a command that sees the host's own file system."""
+
+    workspace: str
+    tmp: str
 
 
 class Layer(Protocol):
@@ -49,6 +58,12 @@ class Layer(Protocol):
 
     def mounts(self) -> tuple[str, ...]:
         """bubblewrap's arguments that put the view at `WORKSPACE`, and places for scratch at /tmp and /dev/shm."""
+
+    def places(self) -> Places:
+        """For a command without mounts. Raises WorkspaceUnavailable where there is no view without one."""
+
+    def untouched(self) -> bool:
+        """Whether the command certainly changed nothing; False may mean that one must look."""
 
     def touched(self, most: int) -> Iterator[Touched]:
         """Every path the command may have changed, in any order; an entry can be read until the next is asked for.

@@ -1,5 +1,6 @@
 """Layers by overlay: the workspace is the lower folder, and the upper folder holds only what changed."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -11,13 +12,13 @@ from stepgate.workspace.access import FileStat, Root
 from stepgate.workspace.changes import Kind
 from stepgate.workspace.drift import opening_mark
 from stepgate.workspace.layers.folder import SCRATCH, LayerFolder
-from stepgate.workspace.layers.layer import WORKSPACE, Capture
+from stepgate.workspace.layers.layer import WORKSPACE, Capture, Places
 from stepgate.workspace.layers.walk import Entry, Touched, check_name, walk
 from stepgate.workspace.paths import ancestors
 from stepgate.workspace.sandbox.launch import Launcher
 from stepgate.workspace.states import stat_beneath
 
-UPPER, WORK = "upper", "work"
+UPPER, WORK, EMPTY = "upper", "work", "empty"
 _NOTES = "user.overlay."
 OPAQUE, ORIGIN = "opaque", "origin"
 _HARMLESS = ("impure", "nlink", "protattr", "upper", "uuid")
@@ -74,7 +75,15 @@ class OverlayLayer:
     def mounts(self) -> tuple[str, ...]:
         here = f"{self._base}/{self.id}"
         overlay = ("--overlay-src", self._lower, "--overlay", f"{here}/{UPPER}", f"{here}/{WORK}", WORKSPACE)
-        return (*overlay, *keep_git(self.root, self._lower), *scratch_mounts(here))
+        with contextlib.suppress(FileExistsError):
+            self.folder.add(EMPTY, self.launcher.uid)
+        return (*overlay, *keep_git(self.root, self._lower, f"{here}/{EMPTY}"), *scratch_mounts(here))
+
+    def places(self) -> Places:
+        raise WorkspaceUnavailable("an overlay shows its view to sandboxes with mounts only")
+
+    def untouched(self) -> bool:
+        return not os.listdir(self.written)
 
     def touched(self, most: int) -> Iterator[Touched]:
         present: set[str] = set()
@@ -172,12 +181,20 @@ def current_path(root: Root) -> str:
     return path
 
 
-def keep_git(root: Root, view: str) -> tuple[str, ...]:
-    """Arguments that make the workspace's own `.git` read-only, so that reading it (`git status`) needs no write."""
+def keep_git(root: Root, view: str, empty: str | None = None) -> tuple[str, ...]:
+    """Arguments that make the workspace's own `.git` read-only, so that reading it (`git status`) needs no write.
+
+    With an `empty` folder it is shown through an overlay, behind which a lock, a lease, a pipe or a socket is another
+    than the person's own; without one, where overlays do not work, those can be reached.
+    """
     found = root.stat(".git")
     if found is None or found.kind not in ("file", "folder"):
         return ()
-    return ("--ro-bind", f"{view}/.git", f"{WORKSPACE}/.git")
+    git, place = f"{view}/.git", f"{WORKSPACE}/.git"
+    if found.kind == "file" or empty is None:
+        return ("--ro-bind", git, place)
+    # The kernel takes no overlay of one folder that nothing is written to.
+    return ("--overlay-src", git, "--overlay-src", empty, "--ro-overlay", place)
 
 
 def scratch_mounts(here: str) -> tuple[str, ...]:

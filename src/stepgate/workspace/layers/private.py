@@ -11,7 +11,7 @@ from stepgate.domain.errors import PathRefused, WorkspaceUnavailable
 from stepgate.workspace.access import FileStat, Root
 from stepgate.workspace.changes import Kind
 from stepgate.workspace.layers.folder import SCRATCH, LayerFolder
-from stepgate.workspace.layers.layer import WORKSPACE, Capture
+from stepgate.workspace.layers.layer import WORKSPACE, Capture, Places
 from stepgate.workspace.layers.overlay import current_path, keep_git, scratch_mounts
 from stepgate.workspace.layers.walk import FOLDER, Touched, walk
 from stepgate.workspace.sandbox.launch import Launcher
@@ -61,8 +61,8 @@ class CopyLayer:
     capture: Capture = field(default=Capture.COPY, init=False)
 
     @classmethod
-    def open(cls, root: Root, folder: LayerFolder, launcher: Launcher, base: str) -> "CopyLayer":
-        """Copies the workspace; sockets, FIFOs and devices are left out.
+    def open(cls, root: Root, folder: LayerFolder, launcher: Launcher, base: str, *, mounts: bool) -> "CopyLayer":
+        """Copies the workspace; sockets, FIFOs and devices are left out. `mounts`: commands see it through mounts.
 
         Raises WorkspaceUnavailable for what cannot be read, as a command would otherwise see it missing.
         """
@@ -70,7 +70,7 @@ class CopyLayer:
         folder.add(COPY, launcher.uid, stat.S_IMODE(found.st_mode) & 0o777 | 0o700)
         written = folder.open(COPY)
         # A worker that is not root can show the command the workspace's own `.git`; it may be large.
-        git = None if launcher.root else current_path(root)
+        git = None if launcher.root or not mounts else current_path(root)
         copier = _Copier(launcher.uid if launcher.root else None, "" if git is None else ".git")
         source = os.open(".", FOLDER, dir_fd=root.fd)
         try:
@@ -104,6 +104,13 @@ class CopyLayer:
         here = f"{self._base}/{self.id}"
         git = keep_git(self.root, self._git) if self._git else ()
         return ("--bind", f"{here}/{COPY}", WORKSPACE, *git, *scratch_mounts(here))
+
+    def places(self) -> Places:
+        here = f"{self._base}/{self.id}"
+        return Places(f"{here}/{COPY}", f"{here}/{SCRATCH}/tmp")  # noqa: S108
+
+    def untouched(self) -> bool:
+        return False
 
     def touched(self, most: int) -> Iterator[Touched]:
         left = dict(self._copied)

@@ -1,11 +1,14 @@
 """Where layers are made, in the way that a probe at start-up found to work here."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
+
+import structlog
 
 from stepgate.domain.errors import StepgateError, WorkspaceUnavailable
 from stepgate.workspace.access import Root
@@ -20,8 +23,12 @@ from stepgate.workspace.sandbox import seccomp
 from stepgate.workspace.sandbox.launch import Launcher
 from stepgate.workspace.sandbox.limits import Limits
 from stepgate.workspace.sandbox.locate import candidates
+from stepgate.workspace.sandbox.recipe import Start
 from stepgate.workspace.sandbox.start import run_plainly
 
+log = structlog.get_logger(__name__)
+
+_MOST_RETIRED: Final = 16
 _SAMPLE: Final = {"edited": "one\n", "deleted": "two\n", "folder/old": "three\n", "kept": "four\n"}
 _SCRIPT: Final = (
     "echo more >> edited && echo one >> kept && echo four > kept && rm deleted && rm -r folder && mkdir folder"
@@ -34,6 +41,10 @@ _EXPECTED: Final = {
     "folder/old": Op.DELETE,
     "made": Op.CREATE,
 }
+
+
+Trial = Callable[[Layer, Sequence[str]], str]
+"""Runs a command of our own over a layer and tells what went wrong, "" if nothing did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,9 @@ class Layers:
         self._captures = tuple(captures)
         self._lock = threading.Lock()
         self._probed: Probed | None = None
+        self._trial: Trial | None = None
+        self._remover = ThreadPoolExecutor(1, "stepgate-layers")
+        self._retired: set[Future[None]] = set()
         self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def probe(self) -> Probed:
@@ -64,9 +78,15 @@ class Layers:
                 self._probed = self._probe()
             return self._probed
 
+    def use(self, trial: Trial | None) -> None:
+        """How commands run over layers from now on: as `trial` does, which makes no mounts, or (None) by bubblewrap."""
+        with self._lock:
+            self._trial, self._probed = trial, None
+
     def _probe(self) -> Probed:
         reasons: list[str] = []
-        for capture in self._captures:
+        # Without mounts a command sees what lies on the disk, and nothing else.
+        for capture in self._captures if self._trial is None else (Capture.COPY,):
             try:
                 fault = self._try(capture)
             except (OSError, StepgateError) as error:
@@ -91,7 +111,8 @@ class Layers:
             with Root.open(sample) as root:
                 layer = self._make(capture, root)
                 try:
-                    fault = self._run(launcher, layer)
+                    run = self._trial or self._run
+                    fault = run(layer, ("/bin/sh", "-c", _SCRIPT))
                     if fault:
                         return fault
                     found = harvest(layer, root, BlobStore(trial.path / "blobs"), Limits())
@@ -101,18 +122,18 @@ class Layers:
             trial.remove()
         return "" if _as_expected(found) else f"it told {[change.path for change in found.changes]}"
 
-    def _run(self, launcher: Launcher, layer: Layer) -> str:
+    def _run(self, layer: Layer, argv: Sequence[str]) -> str:
+        launcher = Launcher.shared()
         fault = "no bubblewrap was found"
         for bwrap in candidates():
             arguments = ["--unshare-user", "--unshare-pid", "--unshare-net", "--die-with-parent", "--cap-drop", "ALL"]
-            arguments += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev"]
+            arguments += ["--ro-bind", "/usr", "/usr", "--dev", "/dev"]
             for name in ("bin", "lib", "lib64"):
                 if Path("/", name).exists():
                     arguments += ["--ro-bind", f"/{name}", f"/{name}"]
             arguments += [*layer.mounts(), "--chdir", WORKSPACE]
-            fault = run_plainly(
-                launcher, bwrap.reached(launcher), arguments, ("/bin/sh", "-c", _SCRIPT), seccomp.program()
-            )
+            how = Start({"bwrap": bwrap.reached(launcher)}, tuple(arguments), seccomp.program())
+            fault = run_plainly(launcher, how, argv)
             if not fault:
                 return ""
         return fault
@@ -126,7 +147,7 @@ class Layers:
                 case Capture.OVERLAY:
                     return OverlayLayer.open(root, folder, launcher, base)
                 case Capture.COPY:
-                    return CopyLayer.open(root, folder, launcher, base)
+                    return CopyLayer.open(root, folder, launcher, base, mounts=self._trial is None)
                 case _:
                     assert_never(capture)
         except BaseException:
@@ -135,26 +156,47 @@ class Layers:
 
     @contextmanager
     def open(self, root: Root) -> Iterator[Layer]:
-        """A fresh layer over a workspace, discarded at the end of the `with`.
+        """A fresh layer over a workspace, discarded at the end of the `with`; raises what `take` does."""
+        layer = self.take(root)
+        try:
+            yield layer
+        finally:
+            layer.discard()
+
+    def take(self, root: Root) -> Layer:
+        """A fresh layer over a workspace; `retire` or discard it. Waits while too many wait to be removed.
 
         Raises WorkspaceUnavailable when the workspace is gone, cannot be read, or holds the state folder.
         """
+        while len(self._retired) >= _MOST_RETIRED:
+            wait(self._retired.copy(), return_when=FIRST_COMPLETED)
         capture = self.probe().capture
         if self.path.is_relative_to(current_path(root)):
             raise WorkspaceUnavailable(
                 "the state folder lies inside the workspace", field="workspace_path", fix="set another state folder"
             )
         try:
-            layer = self._make(capture, root)
+            return self._make(capture, root)
         except OSError:
             # What works on the state folder's file system need not work on the workspace's.
             if capture is Capture.COPY or Capture.COPY not in self._captures:
                 raise
-            layer = self._make(Capture.COPY, root)
-        try:
-            yield layer
-        finally:
-            layer.discard()
+            return self._make(Capture.COPY, root)
+
+    def retire(self, layer: Layer) -> None:
+        """Gives up a layer in which nothing runs any more; it is removed soon, and by a sweep if this process ends."""
+        removal = self._remover.submit(layer.discard)
+        self._retired.add(removal)
+        removal.add_done_callback(self._removed)
+
+    def _removed(self, removal: "Future[None]") -> None:
+        self._retired.discard(removal)
+        if (error := removal.exception()) is not None:
+            log.warning("a layer could not be removed", error=str(error))
+
+    def settle(self) -> None:
+        """Returns when every retired layer is removed."""
+        wait(self._retired.copy())
 
     def sweep(self) -> int:
         """Removes the layers that dead processes left; returns how many."""

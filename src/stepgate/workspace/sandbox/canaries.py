@@ -5,11 +5,13 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from stepgate.domain.errors import SandboxUnavailable
@@ -19,7 +21,8 @@ from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.sandbox.command import Canary, Command, Finished, Killed
 from stepgate.workspace.sandbox.limits import Limits
-from stepgate.workspace.sandbox.running import Recipe, Running
+from stepgate.workspace.sandbox.recipe import HOST_NAME, Recipe
+from stepgate.workspace.sandbox.running import Running
 
 _INSIDE: Final = Path(__file__).with_name("inside.py")
 _LIMITS: Final = Limits(wall_s=60.0, cpu_s=10.0)
@@ -33,6 +36,8 @@ for at in range(0, size, 4096):
     memory[at] = 1
 """
 _NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+# Somebody else's process, which is there to be attacked; it ends by itself should this one be killed.
+_BYSTANDER: Final = ("/bin/sh", "-c", "exec sleep 120 </dev/null >/dev/null 2>&1")
 # The daemon leaves its parent, its session and its terminal, then holds a lock that shows whether it lives.
 _DAEMON: Final = """
 import fcntl, os, signal, time
@@ -41,7 +46,7 @@ if os.fork() == 0:
     if os.fork() == 0:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        held = open("/tmp/held", "w")
+        held = open(os.environ["TMPDIR"] + "/held", "w")
         fcntl.flock(held, fcntl.LOCK_EX)
         print("held", flush=True)
         time.sleep(60)
@@ -104,37 +109,37 @@ async def _from_inside(runner: Runner, python: str) -> tuple[Canary, ...]:
 
 
 class _Bait:
-    """What a command must not come to: a secret file, listeners and an open folder that is not closed on exec."""
+    """What a command must not come to: secret files, listeners, a process, and a folder not closed on exec."""
 
     def __init__(self, stack: ExitStack, state_dir: Path) -> None:
-        token = secrets.token_hex(16)
-        self._secret = state_dir / f"canary-{token}"
-        self._secret.write_text(token)
-        stack.callback(self._secret.unlink)
-        self._token = token
-        self._listeners: dict[str, socket.socket] = {}
-        for name, family, kind, address in (
-            ("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
-            ("udp", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
-            ("abstract", socket.AF_UNIX, socket.SOCK_STREAM, f"\0{token}"),
-        ):
-            listener = stack.enter_context(socket.socket(family, kind))
-            listener.bind(address)
-            if kind is socket.SOCK_STREAM:
-                listener.listen(4)
-            listener.setblocking(False)
-            self._listeners[name] = listener
+        self._token = secrets.token_hex(16)
+        # Nothing but the sandbox may be why it is out of reach.
+        open_to_all = Path(stack.enter_context(TemporaryDirectory(prefix="stepgate-canary-")))
+        open_to_all.chmod(0o755)
+        hidden = state_dir / f"canary-{self._token}"
+        stack.callback(hidden.unlink, missing_ok=True)
+        self._secrets = (hidden, open_to_all / "secret")
+        for secret in self._secrets:
+            secret.write_text(self._token)
+            secret.chmod(0o644)
+        self._socket = open_to_all / "socket"
+        self._listeners = dict(_listeners(stack, self._token, self._socket))
         self._leak = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, self._leak)
         os.set_inheritable(self._leak, True)
+        self._bystander = os.posix_spawn(_BYSTANDER[0], _BYSTANDER, {"PATH": os.defpath})
+        stack.callback(_end, self._bystander)
 
     def facts(self) -> dict[str, Any]:
         return {
-            "secret": str(self._secret),
+            "secrets": [str(secret) for secret in self._secrets],
             "token": self._token,
+            "socket": str(self._socket),
             "tcp": self._listeners["tcp"].getsockname()[1],
             "udp": self._listeners["udp"].getsockname()[1],
-            "pid": os.getpid(),
+            "worker": os.getpid(),
+            "bystander": self._bystander,
+            "host": "" if socket.gethostname() == HOST_NAME else socket.gethostname(),
             "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES},
         }
 
@@ -143,7 +148,7 @@ class _Bait:
         reached = []
         for name, listener in self._listeners.items():
             try:
-                if name == "udp":
+                if listener.type is socket.SOCK_DGRAM:
                     listener.recv(64)
                 else:
                     listener.accept()[0].close()
@@ -151,6 +156,28 @@ class _Bait:
                 continue
             reached.append(name)
         return ", ".join(reached)
+
+
+def _listeners(stack: ExitStack, token: str, path: Path) -> Iterator[tuple[str, socket.socket]]:
+    for name, family, kind, address in (
+        ("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
+        ("udp", socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
+        ("abstract", socket.AF_UNIX, socket.SOCK_STREAM, f"\0{token}"),
+        ("abstract datagram", socket.AF_UNIX, socket.SOCK_DGRAM, f"\0{token}-datagram"),
+        ("path", socket.AF_UNIX, socket.SOCK_STREAM, str(path)),
+    ):
+        listener = stack.enter_context(socket.socket(family, kind))
+        listener.bind(address)
+        if kind is socket.SOCK_STREAM:
+            listener.listen(4)
+        listener.setblocking(False)
+        yield name, listener
+    path.chmod(0o666)
+
+
+def _end(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
 
 
 async def groups_hold(runner: Runner, python: str, home: Path) -> bool:

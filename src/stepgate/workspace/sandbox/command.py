@@ -9,16 +9,11 @@ from types import MappingProxyType
 from stepgate.domain.canonical import check_text
 from stepgate.domain.errors import InvalidValue
 from stepgate.workspace.paths import check_relative
+from stepgate.workspace.redaction import Forms
+from stepgate.workspace.sandbox.levels import Level
 from stepgate.workspace.sandbox.limits import Limits
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-
-class Level(StrEnum):
-    """How strong a sandbox is."""
-
-    BWRAP_FULL = "bwrap-full"
-    """Own namespaces, an allow-listed file system, a system call filter and limits, all proved by canaries."""
 
 
 class Killed(StrEnum):
@@ -39,14 +34,16 @@ class Killed(StrEnum):
 class Command:
     """A program with its arguments; `cwd` is relative to the workspace, `env` is added to the sandbox's own.
 
+    The values of `secrets` are taken out of its output.
     Raises InvalidValue for an empty argv, NUL or lone surrogates, and names no environment may hold.
     """
 
     argv: tuple[str, ...]
     cwd: str = "."
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     stdin: bytes = b""
     limits: Limits = field(default_factory=Limits)
+    secrets: Forms | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:

@@ -70,6 +70,11 @@ def prepare_etc(parent: Path) -> Path:
         shutil.rmtree(new, ignore_errors=True)
 
 
+def host_paths() -> tuple[str, ...]:
+    """The host's own files and folders among them, for commands that see /etc itself."""
+    return tuple(str(path) for pattern in _HOST for path in sorted(Path("/etc").glob(pattern)))
+
+
 def _entries() -> Iterator[tuple[Path, os.stat_result]]:
     waiting = [path for pattern in reversed(_HOST) for path in sorted(Path("/etc").glob(pattern), reverse=True)]
     while waiting:

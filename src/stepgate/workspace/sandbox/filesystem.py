@@ -4,13 +4,13 @@ import os
 import pwd
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from stepgate.domain.errors import InvalidValue
 from stepgate.workspace.layers.layer import WORKSPACE
-from stepgate.workspace.sandbox.etc import prepare_etc
+from stepgate.workspace.sandbox.etc import host_paths, prepare_etc
 from stepgate.workspace.sandbox.launch import Launcher, NotReachable
 
 _LINKS: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -62,11 +62,35 @@ class FileSystem:
             elif path.is_dir():
                 arguments += ["--ro-bind", str(path), str(path)]
         arguments += ["--ro-bind", launcher.reach(self.etc), "/etc"]
-        return (*arguments, "--proc", "/proc", "--dev", "/dev")
+        return (*arguments, "--dev", "/dev")
 
     def shown_arguments(self, launcher: Launcher) -> tuple[str, ...]:
         """Those for folders outside /usr; they come after /tmp, beneath which one may lie. Raises NotReachable."""
         return tuple(part for place, folder in self.shown for part in ("--ro-bind", launcher.reach(folder), place))
+
+    def without_mounts(self, launcher: Launcher, *, owned: bool) -> "FileSystem":
+        """What of it a command sees that is not shown it by mounts; with `owned`, also the worker's user's folders."""
+        missing, shown = list(self.missing), []
+        for place, folder in self.shown:
+            closed = launcher.closed(folder)
+            if closed is not None:
+                missing.append(f"{place} is not shown to commands: their user cannot enter {closed}")
+            elif not owned and not launcher.root and folder.stat().st_uid == launcher.uid:
+                missing.append(f"{place} is not shown to commands: its modes and times could be changed")
+            else:
+                shown.append((place, folder))
+        gone = {f"{place}/bin" for place, _folder in self.shown} - {f"{place}/bin" for place, _folder in shown}
+        path = tuple(folder for folder in self.path if folder not in gone)
+        return replace(self, path=path, shown=tuple(shown), missing=tuple(missing))
+
+    def readable(self) -> tuple[str, ...]:
+        """Every file and folder of the host that commands may read."""
+        return (
+            "/usr",
+            *(f"/{name}" for name in _LINKS),
+            *host_paths(),
+            *(str(folder) for _place, folder in self.shown),
+        )
 
     def resolve(self, name: str) -> str | None:
         """The path of the program that PATH inside leads to, None when there is none.

@@ -14,28 +14,23 @@ from typing import Any, Final
 
 from stepgate.domain.errors import SandboxUnavailable
 from stepgate.workspace.sandbox import launcher
+from stepgate.workspace.sandbox.wire import MESSAGE_BYTES, send
 from stepgate.workspace.syscalls import O_PATH
 
 # A user id that belongs to nobody: neither 0, whose files a sandbox could then write, nor that of a service.
 SANDBOX_UID: Final = 64001
 _PATIENCE_S = 30.0
+_KEPT = 4
+# Its modules come last in the order of search, so that none of them passes for one of the standard library's.
+_PACKAGES: Final = str(Path(launcher.__file__).parents[3])
+_OPTIONS: Final = ("-I", "-S", "-X", "utf8")
+_PROGRAM: Final = (
+    "import sys; sys.path.append(sys.argv[2]); from stepgate.workspace.sandbox.launcher import main; main()"
+)
 
 
 class NotReachable(SandboxUnavailable):
     """The sandbox's user can reach a path neither by itself nor by a mount."""
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """The descriptors one sandbox is started with; all stay the caller's to close."""
-
-    control: int
-    spec: int
-    stdin: int
-    stdout: int
-    stderr: int
-    arguments: int
-    filter: int
 
 
 @dataclass(slots=True)
@@ -60,13 +55,24 @@ class Launcher:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._reached: dict[str, str] = {}
+        self._supervisors: list[socket.socket] = []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         worker = os.pidfd_open(os.getpid())
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         # posix_spawn places descriptors one after another: none may land on the source of a later one.
         high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 16) for descriptor in (null, theirs.fileno(), worker)]
         places = [high[0], high[0], high[0], high[1], high[2]]
-        program = [sys.executable, "-I", "-S", "-X", "utf8", launcher.__file__, str(self.uid if self.root else 0)]
+        program = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-X",
+            "utf8",
+            "-c",
+            _PROGRAM,
+            str(self.uid if self.root else 0),
+            _PACKAGES,
+        ]
         try:
             self.pid = os.posix_spawn(
                 sys.executable,
@@ -96,17 +102,15 @@ class Launcher:
     def close(self) -> None:
         """Lets the launcher end, and with it everything it started."""
         with self._lock:
-            self._connection.close()
+            for connection in (self._connection, *self._supervisors):
+                connection.close()
 
     def alive(self) -> bool:
         """Whether it still answers this very process."""
         if self._owner != os.getpid():
             return False
-        # It speaks only when asked, so anything to read (or the end of the connection) means that it is gone.
-        poll = select.poll()
-        poll.register(self._connection, select.POLLIN)
         with self._lock:
-            return not poll.poll(0)
+            return not _hung_up(self._connection)
 
     @property
     def private(self) -> bool:
@@ -149,30 +153,52 @@ class Launcher:
                 finally:
                     os.close(folder)
             return self._reached[text]
-        closed = next((str(above) for above in (Path(text), *Path(text).parents) if not _open_to_all(above)), None)
-        if closed is not None:
+        if (closed := self.closed(Path(text))) is not None:
             raise NotReachable(
                 f"the sandbox's user cannot enter {closed}, and private mounts are not permitted ({self.refusal})",
                 fix=f"run the worker as an ordinary user, give it CAP_SYS_ADMIN, or `chmod o+x {closed}`",
             )
         return text
 
-    def start(self, files: Files) -> None:
-        """Starts one sandbox; what becomes of it is told on `files.control`. Does not wait.
+    def closed(self, folder: Path) -> str | None:
+        """The folder, it or one above, that keeps the sandbox's user out where there are no mounts; None for none."""
+        if not self.root:
+            return None
+        return next((str(above) for above in (folder, *folder.parents) if not _open_to_all(above)), None)
 
+    def supervisor(self, *, bare: bool = False) -> socket.socket:
+        """A connection to a supervisor that runs nothing; `give_back` it at the end of what it ran, or close it.
+
+        One that is `bare`, for commands without namespaces, runs a single command and must not be given back.
         Raises SandboxUnavailable when the launcher is gone.
         """
-        descriptors = (
-            files.control,
-            files.spec,
-            files.stdin,
-            files.stdout,
-            files.stderr,
-            files.arguments,
-            files.filter,
-        )
+        while not bare:
+            with self._lock:
+                control = self._supervisors.pop() if self._supervisors else None
+            if control is None:
+                break
+            if not _hung_up(control):
+                return control
+            control.close()
+        return self._new_supervisor(bare=bare)
+
+    def give_back(self, control: socket.socket) -> None:
+        """Keeps a supervisor that has reported the end of what it ran; a few of them, the others end."""
         with self._lock:
-            self._send({"op": "run"}, descriptors)
+            if len(self._supervisors) < _KEPT:
+                self._supervisors.append(control)
+                return
+        control.close()
+
+    def _new_supervisor(self, *, bare: bool) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs, self._lock:
+                self._send({"op": "supervise", "bare": bare}, (theirs.fileno(),))
+        except BaseException:
+            ours.close()
+            raise
+        return ours
 
     def _ask(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         with self._lock:
@@ -184,19 +210,26 @@ class Launcher:
 
     def _send(self, message: dict[str, Any], descriptors: tuple[int, ...]) -> None:
         try:
-            launcher.send(self._connection, message, descriptors)
+            send(self._connection, message, descriptors)
         except OSError as error:
             raise SandboxUnavailable(f"the launcher of sandboxes has ended: {error.strerror}") from error
 
     def _receive(self) -> dict[str, Any]:
         try:
-            data = self._connection.recv(launcher.MESSAGE_BYTES)
+            data = self._connection.recv(MESSAGE_BYTES)
         except OSError as error:
             raise SandboxUnavailable(f"the launcher of sandboxes does not answer: {error}") from error
         if not data:
             raise SandboxUnavailable("the launcher of sandboxes has ended")
         reply: dict[str, Any] = json.loads(data)
         return reply
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    """Whether it is gone: what speaks only when asked has nothing to say but the end of the connection."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _open_to_all(folder: Path) -> bool:

@@ -1,12 +1,12 @@
 """The small process that starts every sandbox, so that neither the size nor the threads of the worker matter.
 
-It runs as a program of its own (standard library only). Being small it forks in a fraction of a millisecond; having
-one thread, `--die-with-parent` means what it says; and a mount namespace, another user id and the adoption of orphans
-touch nobody else's process. For each command it forks a supervisor that becomes the sandbox's user, starts bubblewrap,
-hands the descriptor of the sandbox's first process to the worker, waits for the last process and reports their usage.
+It runs as a program of its own: standard library only, and modules of ours that need no more. Being small it forks in
+a fraction of a millisecond; having one thread, `--die-with-parent` means what it says; and a mount namespace, another
+user id and the adoption of orphans touch nobody else's process. When asked it forks a supervisor that becomes the
+sandbox's user. For each command that starts bubblewrap, hands the descriptor of the sandbox's first process to the
+worker, waits for the last process and reports their usage. Commands without namespaces are `bare`'s to run.
 """
 
-import array
 import contextlib
 import ctypes
 import errno
@@ -23,12 +23,12 @@ import sys
 import time
 from typing import Any, Final, NoReturn
 
-MESSAGE_BYTES: Final = 1 << 16
+from stepgate.workspace.sandbox.bare import serve
+from stepgate.workspace.sandbox.wire import Handed, receive, send
+
 # No workspace, interpreter or program can lie beneath /sys, so hiding it in the launcher's namespace hides nothing.
 STAGE: Final = "/sys"
 CONNECTION_FD, WORKER_FD = 3, 4
-GO: Final = b"go"
-STOP: Final = b"stop"
 ARGS_FD, FILTER_FD, STATUS_FD, BLOCK_FD = 3, 4, 5, 6
 _ABOVE = 32
 
@@ -147,52 +147,41 @@ def _user_namespace(uids: str, gids: str) -> int:
         os.kill(child, signal.SIGKILL)
 
 
-def receive(connection: socket.socket, descriptors: int) -> tuple[bytes, list[int]]:
-    """One message with its descriptors, which are not inherited by later programs."""
-    space = socket.CMSG_LEN(descriptors * 4)
-    data, ancillary, _flags, _from = connection.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-    received = array.array("i")
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            received.frombytes(content[: len(content) - len(content) % received.itemsize])
-    return data, list(received)
-
-
-def send(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
-    """One JSON message with descriptors; never raises SIGPIPE."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    connection.sendmsg([json.dumps(message).encode()], rights, socket.MSG_NOSIGNAL)
-
-
 class Supervisor:
-    """Runs in a fork, once: one sandbox from its start to its last process."""
+    """A fork that runs sandboxes one after another, each from its start to its last process.
+
+    It becomes the sandbox's user once and for all; what one sandbox leaves in it would be a fault, and ends it.
+    """
 
     def __init__(self, uid: int, launcher: int) -> None:
         self._uid = uid
         self._launcher = launcher
 
-    def run(self, descriptors: list[int]) -> None:
-        high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for descriptor in descriptors]
-        for descriptor in descriptors:
-            os.close(descriptor)
-        control = socket.socket(fileno=high[0])
-        try:
-            self._supervise(control, high)
-        except OSError as error:
-            # What was started dies with this process.
-            send(control, {"fault": str(error)})
-
-    def _supervise(self, control: socket.socket, high: list[int]) -> None:
-        with open(high[1], "rb") as file:
-            spec = json.load(file)
+    def serve(self, control: socket.socket) -> None:
+        """Answers the worker until it has hung up."""
         # The kernel's out-of-memory killer should take a sandbox before anything of the host.
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("900")
         self._become()
+        while True:
+            data, descriptors = receive(control, len(Handed._fields))
+            if not data:
+                return
+            high = Handed(*(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for descriptor in descriptors))
+            for descriptor in descriptors:
+                os.close(descriptor)
+            try:
+                self._supervise(control, high)
+            except OSError as error:
+                # What was started dies with this process.
+                send(control, {"fault": str(error)})
+                return
+
+    def _supervise(self, control: socket.socket, given: Handed) -> None:
+        with open(given.spec, "rb") as file:
+            spec = json.load(file)
         status_read, status_write = _high_pipe()
-        block_read, block_write = _high_pipe()
-        stdin, stdout, stderr, arguments, program = high[2:]
-        places = (stdin, stdout, stderr, arguments, program, status_write, block_read)
+        places = (*given[1:6], status_write, given.block)
         bwrap = os.posix_spawn(
             spec["bwrap"],
             [spec["bwrap"], "--args", str(ARGS_FD), "--", *spec["argv"]],
@@ -208,8 +197,12 @@ class Supervisor:
             text += piece
         first = json.loads(text.partition(b"\n")[0])["child-pid"] if text else None
         if first is not None:
-            self._release(control, first, spec, block_write)
-        self._report(control, bwrap, first, status_read)
+            self._present(control, first, spec)
+        try:
+            self._report(control, bwrap, first, status_read)
+        finally:
+            os.close(status_read)
+            os.close(given.release)
 
     def _become(self) -> None:
         if self._uid:
@@ -222,25 +215,21 @@ class Supervisor:
         if os.getppid() != self._launcher:
             os._exit(1)
 
-    def _release(self, control: socket.socket, first: int, spec: dict[str, Any], block: int) -> None:
+    def _present(self, control: socket.socket, first: int, spec: dict[str, Any]) -> None:
+        """Hands the sandbox's first process to the worker, limited and still waiting for its word."""
         process = os.pidfd_open(first)
         # Only from inside the new user namespace does a limit on processes count this sandbox's alone.
         for name, value in spec["rlimits"].items():
             kind = getattr(resource, name)
-            hard = resource.prlimit(first, kind)[1]
+            hard = resource.getrlimit(kind)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.prlimit(first, kind, (value, value))
-        send(control, {"first": first}, (process,))
-        os.close(process)
         # Only now does a change to the workspace by somebody else get a time beyond the layer's opening.
         deadline = time.monotonic() + _LONGEST_TICK_S
         while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= spec["after_ns"] and time.monotonic() < deadline:
             time.sleep(_NAP_S)
-        if not spec["hold"] or control.recv(16) == GO:
-            os.write(block, b"x")
-        else:
-            os.kill(first, signal.SIGKILL)
-        os.close(block)
+        send(control, {"first": first}, (process,))
+        os.close(process)
 
     def _report(self, control: socket.socket, bwrap: int, first: int | None, status: int) -> None:
         exit_status = cpu_us = 0
@@ -300,7 +289,7 @@ class Launcher:
             ready = dict(poll.poll())
             if self._worker in ready:
                 return
-            data, descriptors = receive(self._connection, 8)
+            data, descriptors = receive(self._connection, 1)
             if not data:
                 return
             self._answer(json.loads(data), descriptors)
@@ -308,8 +297,8 @@ class Launcher:
                 os.close(descriptor)
 
     def _answer(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        if message["op"] == "run":
-            self._run(descriptors)
+        if message["op"] == "supervise":
+            self._supervise(descriptors, bare=message["bare"])
             return
         if message["op"] == "unmount":
             # It takes a while and nobody needs to know when it is done.
@@ -323,15 +312,19 @@ class Launcher:
             reply = {"error": error.strerror or str(error), "errno": error.errno}
         send(self._connection, reply)
 
-    def _run(self, descriptors: list[int]) -> None:
-        launcher = os.getpid()
+    def _supervise(self, descriptors: list[int], *, bare: bool) -> None:
+        launcher, worker = os.getpid(), os.getppid()
         if os.fork():
             return
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._connection.close()
             os.close(self._worker)
-            Supervisor(self._uid, launcher).run(descriptors)
+            control = socket.socket(fileno=descriptors[0])
+            if bare:
+                serve(control, self._uid, launcher, worker)
+            else:
+                Supervisor(self._uid, launcher).serve(control)
         finally:
             # The kernel kills what the supervisor started; the worker sees its connection closed without a report.
             os._exit(1)
@@ -349,7 +342,3 @@ def main() -> NoReturn:
     gc.freeze()
     Launcher(socket.socket(fileno=CONNECTION_FD), WORKER_FD, uid).serve()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

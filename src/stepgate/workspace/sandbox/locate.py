@@ -48,13 +48,25 @@ def candidates() -> Iterator[Bubblewrap]:
             yield Bubblewrap(above, str(place.relative_to(above)))
 
 
+def outdated() -> str | None:
+    """The version of a bubblewrap on this host that is too old, None where there is none such."""
+    system = shutil.which("bwrap")
+    version = None if system is None else _version(Path(system))
+    return None if version is None or version >= _OLDEST else ".".join(map(str, version))
+
+
 def _new_enough(program: Path) -> bool:
     # Installed set-user-id, bubblewrap refuses overlays.
     if program.stat().st_mode & stat.S_ISUID:
         return False
+    version = _version(program)
+    return version is not None and version >= _OLDEST
+
+
+def _version(program: Path) -> tuple[int, int] | None:
     try:
         said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, env={}, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        return None
     version = _VERSION.search(said.stdout)
-    return version is not None and (int(version[1]), int(version[2])) >= _OLDEST
+    return None if version is None else (int(version[1]), int(version[2]))

@@ -4,11 +4,16 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from stepgate.workspace.redaction import Redactor
+
 _CHUNK = 1 << 16
 
 
 class Stream:
-    """Reads one pipe on the event loop until its last writer is gone; `data` holds at most `keep` bytes."""
+    """Reads one pipe on the event loop until its last writer is gone; `data` holds at most `keep` bytes.
+
+    A `redactor` takes secrets out before anything is kept or seen.
+    """
 
     def __init__(
         self,
@@ -17,6 +22,7 @@ class Stream:
         keep: int,
         seen: Callable[[str, bytes], None] | None,
         count: Callable[[int], None],
+        redactor: Redactor | None = None,
     ) -> None:
         self.name = name
         self.data = bytearray()
@@ -26,6 +32,7 @@ class Stream:
         self._keep = keep
         self._seen = seen
         self._count = count
+        self._redactor = redactor
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
@@ -36,15 +43,20 @@ class Stream:
         except BlockingIOError:
             return
         if not piece:
+            if self._redactor is not None:
+                self._take(self._redactor.end())
             self.close()
             return
+        self._count(len(piece))
+        self._take(piece if self._redactor is None else self._redactor.feed(piece))
+
+    def _take(self, piece: bytes) -> None:
+        # Cut only here, where no secret can be cut in two any more.
         kept = piece[: self._keep - len(self.data)]
         self.truncated = self.truncated or len(kept) < len(piece)
-        self._count(len(piece))
-        if kept:
-            self.data += kept
-            if self._seen is not None:
-                self._seen(self.name, kept)
+        self.data += kept
+        if piece and self._seen is not None:
+            self._seen(self.name, piece)
 
     def close(self) -> None:
         """Stops reading; doing it twice is harmless."""

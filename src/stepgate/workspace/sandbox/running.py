@@ -2,27 +2,27 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from stepgate.domain.errors import InvalidValue, SandboxUnavailable
-from stepgate.workspace.layers.layer import WORKSPACE, Layer
-from stepgate.workspace.paths import check_relative
-from stepgate.workspace.sandbox import launcher as program
+from stepgate.workspace.layers.layer import Layer
+from stepgate.workspace.redaction import Redactor
 from stepgate.workspace.sandbox.cgroup import Counted, Group
-from stepgate.workspace.sandbox.command import Command, Finished, Killed, Level
-from stepgate.workspace.sandbox.launch import Launcher
+from stepgate.workspace.sandbox.command import Command, Finished, Killed
 from stepgate.workspace.sandbox.limits import Limits
 from stepgate.workspace.sandbox.output import Stream
+from stepgate.workspace.sandbox.recipe import Recipe
 from stepgate.workspace.sandbox.start import Report, start
 from stepgate.workspace.sandbox.watch import Watch
+from stepgate.workspace.sandbox.wire import receive
 
 _PATIENCE_S: Final = 20.0
 _NOT_FOUND: Final = 127
@@ -30,45 +30,21 @@ _NOT_EXECUTABLE: Final = 126
 _SIGNALLED: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything about a sandbox that does not change from command to command."""
-
-    level: Level
-    launcher: Launcher
-    bwrap: str
-    options: tuple[str, ...]
-    shown: tuple[str, ...]
-    environment: Mapping[str, str]
-    filter: bytes
-    groups: Path | None = None
-
-    def arguments(self, command: Command, layer: Layer) -> tuple[str, ...]:
-        """bubblewrap's arguments, up to but without the command's own."""
-        cwd = check_relative(command.cwd, "cwd", allow_root=True)
-        environment = {**self.environment, **command.env}
-        given = [part for name, value in environment.items() for part in ("--setenv", name, value)]
-        return (
-            *("--clearenv", *given),
-            *self.options,
-            *layer.mounts(),
-            *self.shown,
-            *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", f"{WORKSPACE}/{cwd}" if cwd else WORKSPACE),
-        )
-
-
 def resource_limits(limits: Limits) -> dict[str, int]:
     """The kernel's own limits, by name: hard stops behind the watch."""
     return {
-        "RLIMIT_CORE": 0,
+        # Nothing is dumped; with 0 the host's collector of core dumps would be started all the same.
+        "RLIMIT_CORE": 1,
         "RLIMIT_CPU": int(limits.cpu_s) + 2,
         # Twice the limit, so that the watch sees and names the excess before allocations begin to fail.
         "RLIMIT_DATA": 2 * limits.memory_bytes,
         "RLIMIT_FSIZE": limits.file_bytes,
         "RLIMIT_MEMLOCK": 1 << 16,
         "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_NICE": 0,
         "RLIMIT_NOFILE": limits.open_files,
         "RLIMIT_NPROC": limits.pids,
+        "RLIMIT_RTPRIO": 0,
         "RLIMIT_SIGPENDING": 1024,
     }
 
@@ -81,15 +57,23 @@ def _make_group(home: Path, limits: Limits) -> Group:
 
 
 class Running:
-    """A started command. `run` must be called once."""
+    """A started command. `run` must be called once; nothing of the command runs before `ready` has a result."""
 
     def __init__(
-        self, recipe: Recipe, command: Command, layer: Layer, on_output: Callable[[str, bytes], None] | None
+        self,
+        recipe: Recipe,
+        command: Command,
+        layer: Layer,
+        on_output: Callable[[str, bytes], None] | None,
+        ready: "asyncio.Future[None] | None" = None,
     ) -> None:
         self._recipe = recipe
         self._command = command
         self._layer = layer
         self._on_output = on_output
+        self._ready = ready
+        self._release = -1
+        self._bare = False
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         self._killed: Killed | None = None
@@ -117,7 +101,9 @@ class Running:
             return await self._follow(streams, stop)
         finally:
             self._loop.remove_reader(control)
-            control.close()
+            self._part_with(control)
+            release, self._release = self._release, -1
+            os.close(release)
             for stream in streams:
                 stream.close()
             process, self._process = self._process, -1
@@ -125,32 +111,41 @@ class Running:
                 self._loop.remove_reader(process)
                 os.close(process)
 
+    def _part_with(self, control: socket.socket) -> None:
+        report = self._report.result() if self._report.done() else None
+        if report is None or report.fault or self._bare:
+            control.close()
+        else:
+            self._recipe.launcher.give_back(control)
+
     def _start(self) -> tuple[socket.socket, tuple[Stream, Stream]]:
         recipe, command = self._recipe, self._command
-        arguments = recipe.arguments(command, self._layer)
-        rlimits = resource_limits(command.limits)
+        how = recipe.start(command, self._layer)
+        self._bare = how.bare
         started = start(
             recipe.launcher,
-            recipe.bwrap,
-            arguments,
+            how,
             command.argv,
-            rlimits,
-            recipe.filter,
+            resource_limits(command.limits),
             command.stdin,
             self._layer.opened_ns,
-            hold=self._group is not None,
         )
+        self._release = started.release
         started.control.setblocking(False)
         self._loop.add_reader(started.control, self._hear, started.control)
         keep = command.limits.output_bytes
         return started.control, (
-            Stream("stdout", started.stdout, keep, self._on_output, self._count),
-            Stream("stderr", started.stderr, keep, self._on_output, self._count),
+            Stream("stdout", started.stdout, keep, self._on_output, self._count, self._redactor()),
+            Stream("stderr", started.stderr, keep, self._on_output, self._count, self._redactor()),
         )
+
+    def _redactor(self) -> Redactor | None:
+        secrets = self._command.secrets
+        return None if secrets is None else Redactor(secrets)
 
     def _hear(self, control: socket.socket) -> None:
         try:
-            data, descriptors = program.receive(control, 1)
+            data, descriptors = receive(control, 1)
         except BlockingIOError:
             return
         except OSError:
@@ -158,12 +153,17 @@ class Running:
         if descriptors:
             self._process = descriptors[0]
             self._loop.add_reader(self._process, self._end)
-            first = json.loads(data)["first"]
-            self._first.set_result(first)
+            message = json.loads(data)
+            # Without a namespace, what lost its parent comes to the guard.
+            self._first.set_result(message.get("guard", message["first"]))
             if self._group is not None:
-                self._enclose(control, self._group, first)
+                self._enclose(self._group, message["first"])
             if self._killed is not None:
                 self.kill(self._killed)
+            elif self._ready is None:
+                self._let_go()
+            else:
+                self._ready.add_done_callback(self._let_go)
             return
         self._loop.remove_reader(control)
         if not self._first.done():
@@ -171,14 +171,21 @@ class Running:
             self._first.set_result(-1)
         self._report.set_result(Report.of(json.loads(data)) if data else None)
 
-    def _enclose(self, control: socket.socket, group: Group, first: int) -> None:
+    def _enclose(self, group: Group, first: int) -> None:
         try:
             group.add(first)
         except OSError as error:
             self._fault = SandboxUnavailable(f"a command cannot be put into its control group: {error.strerror}")
             self.kill(Killed.CANCEL)
-        with contextlib.suppress(OSError):
-            control.send(program.GO if self._fault is None else program.STOP)
+
+    def _let_go(self, ready: "asyncio.Future[None] | None" = None) -> None:
+        """The command begins, unless what it had to wait for has failed."""
+        if ready is not None and (ready.cancelled() or ready.exception() is not None):
+            self._fault = self._fault or (None if ready.cancelled() else ready.exception())
+            self.kill(Killed.CANCEL)
+        elif self._killed is None and self._release >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._release, b"x")
 
     def _end(self) -> None:
         self._loop.remove_reader(self._process)
@@ -198,9 +205,9 @@ class Running:
             self._killed = why
         process = self._process
         if process >= 0:
-            # The kernel takes everything in the namespace down with its first process.
+            # The kernel takes everything in the namespace down with its first process; a guard does that work itself.
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(process, signal.SIGKILL)
+                signal.pidfd_send_signal(process, signal.SIGTERM if self._bare else signal.SIGKILL)
 
     async def _follow(self, streams: tuple[Stream, Stream], stop: asyncio.Event | None) -> Finished:
         watch = Watch(self._command.limits, self._layer, self.kill)
@@ -269,10 +276,13 @@ class Running:
                 self._killed = Killed.MEMORY
         code = None if report is None else report.code
         if self._killed is None and (report is None or not report.ran):
-            code = self._not_run(bytes(err.data), code, report.fault if report else "")
+            code = self._not_run(bytes(err.data), code, report)
         number = code - _SIGNALLED if code is not None and _SIGNALLED < code <= _SIGNALLED + signal.NSIG else None
         in_group = self.counted.peak_bytes if self.counted else None
         peaks = [size for size in (report.peak_bytes if report else None, watch.peak_bytes, in_group) if size]
+        # Of processes that die with their namespace the supervisor is not told what they used.
+        spent = [report.cpu_us if report else None, self.counted.cpu_us if self.counted else None]
+        cpu_us = max([round(watch.cpu_s * 1e6), *(used for used in spent if used is not None)])
         return Finished(
             exit_code=None if self._killed else code,
             signal=signal.SIGKILL if self._killed else number,
@@ -283,18 +293,21 @@ class Running:
             level=self._recipe.level,
             limits=self._command.limits,
             wall_ms=round((time.monotonic() - self._started) * 1000),
-            cpu_ms=round(report.cpu_us / 1000) if report else None,
+            cpu_ms=round(cpu_us / 1000) if cpu_us or report else None,
             peak_memory_bytes=max(peaks, default=None),
         )
 
-    def _not_run(self, stderr: bytes, code: int | None, fault: str) -> int:
+    def _not_run(self, stderr: bytes, code: int | None, report: Report | None) -> int:
         """The exit code a shell gives where a program cannot be started; raises when the sandbox was the reason."""
         text = stderr.decode(errors="replace").strip()
-        if text.startswith("bwrap: execvp "):
-            return _NOT_FOUND if text.endswith("No such file or directory") else _NOT_EXECUTABLE
-        if text.startswith("bwrap: Can't chdir"):
+        failed = report.failed if report is not None else None
+        if text.startswith("bwrap: execvp ") or (failed is not None and failed.stage == "exec"):
+            missing = failed.number == errno.ENOENT if failed else text.endswith("No such file or directory")
+            return _NOT_FOUND if missing else _NOT_EXECUTABLE
+        if text.startswith("bwrap: Can't chdir") or (failed is not None and failed.stage == "chdir"):
             raise InvalidValue(
                 f"there is no folder {self._command.cwd!r} to run in", field="cwd", fix="name a folder of the workspace"
             )
+        fault = failed.reason if failed is not None else report.fault if report is not None else ""
         reason = text if text.startswith("bwrap: ") else fault or f"its processes were killed from outside ({code})"
         raise SandboxUnavailable(f"the sandbox did not come up or did not last: {reason}", details={"stderr": text})

@@ -1,21 +1,15 @@
-"""The system call filter, assembled by hand for both architectures: what a build or a test run never needs is refused.
-
-Classic BPF over `struct seccomp_data` (seccomp(2)): nr at 0, arch at 4, the low half of argument n at 16 + 8 n.
-"""
+"""The system call filter, made by hand for both architectures: what a build or a test run never needs is refused."""
 
 import errno
 import platform
 import stat
-import struct
 from functools import cache
 from typing import Final
 
-from stepgate.domain.errors import SandboxUnavailable
-
-_ARCHES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+from stepgate.workspace.sandbox import bpf
 
 # Numbers on (x86_64, aarch64); None where the architecture lacks the call.
-_NUMBERS: Final[dict[str, tuple[int | None, int]]] = {
+_NUMBERS: Final[dict[str, bpf.Numbers]] = {
     "acct": (163, 89),
     "add_key": (248, 217),
     "adjtimex": (159, 171),
@@ -83,44 +77,67 @@ _CLONE, _CLONE3 = (56, 220), (435, 435)
 _IOCTL, _SOCKET, _SOCKETPAIR = (16, 29), (41, 198), (53, 199)
 _MKNOD, _MKNODAT = (133, None), (259, 33)
 _CHMOD, _FCHMOD, _FCHMODAT, _FCHMODAT2 = (90, None), (91, 52), (268, 53), (452, 452)
-_MEMFD_CREATE = (319, 279)
+_MEMFD_CREATE, _FALLOCATE = (319, 279), (285, 47)
+_OPEN, _OPENAT, _OPENAT2, _CREAT = (2, None), (257, 56), (437, 437), (85, None)
+_SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
-_LD, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
-_ALLOW, _KILL = 0x7FFF0000, 0x80000000
-_NR, _ARCH = 0, 4
-_X32_BIT = 0x40000000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET} and CLONE_NEWTIME
-_FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK: all of them end in the empty network namespace
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+# All of them end in the empty network namespace.
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_SOCK_TYPE_MASK, _SOCK_TYPES = 0xF, (1, 2, 3)
+# Any, ICMP, TCP, UDP, ICMPv6: asking for another protocol or type makes the host load a module for it.
+_PROTOCOLS, _NETLINK_ROUTE = (0, 1, 6, 17, 58), 0
+# The low half of a request is its kind and number; the rest is a size. Typing into the terminal the worker was started
+# from (CVE-2017-5226): TIOCSTI, TIOCLINUX. Snapshots of a subvolume, which take its other files along, and their like:
+# btrfs (0x94) and bcachefs (0xbc).
+_IOCTLS = (0x5412, 0x541C, 0x9401, 0x940E, 0x940F, 0x9417, 0x9418, 0x943F, 0xBC10, 0xBC11)
+_O_CREAT, _O_TMPFILE = 0o100, 0o20000000
 _SET_ID = stat.S_ISUID | stat.S_ISGID
+_RLIMIT_CORE = 4
 
 
-def _argument(number: int) -> int:
-    return 16 + 8 * number
+def _creating(flags: int, mode: int) -> list[bytes]:
+    # A file with a set-id bit lies on the host while the command runs, where another user may start it.
+    refuse = bpf.refuse_bits(mode, _SET_ID)
+    return [
+        bpf.step(bpf.LD, bpf.argument(flags)),
+        bpf.step(bpf.JSET, _O_CREAT | _O_TMPFILE, 0, len(refuse)),
+        *refuse,
+        bpf.step(bpf.RET, bpf.ALLOW),
+    ]
 
 
-def _step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
-    return struct.pack("HBBI", code, yes, no, value & 0xFFFFFFFF)
+def _making_nodes(mode: int) -> list[bytes]:
+    plain = (0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
+    return [*bpf.allow_only(mode, plain, errno.EPERM, stat.S_IFMT(0xFFFF)), *bpf.refuse_bits(mode, _SET_ID)]
 
 
-def _fail(code: int) -> bytes:
-    return _step(_RET, 0x00050000 | code)
+def _sockets() -> list[bytes]:
+    allow = bpf.step(bpf.RET, bpf.ALLOW)
+    internet = [
+        *bpf.allow_only(1, _SOCK_TYPES, errno.EPROTONOSUPPORT, _SOCK_TYPE_MASK),
+        *bpf.allow_only(2, _PROTOCOLS, errno.EPROTONOSUPPORT),
+        allow,
+    ]
+    return [
+        *bpf.when(0, (_AF_UNIX,), [allow]),
+        *bpf.when(0, (_AF_INET, _AF_INET6), internet),
+        *bpf.when(0, (_AF_NETLINK,), [*bpf.allow_only(2, (_NETLINK_ROUTE,), errno.EPROTONOSUPPORT), allow]),
+        bpf.fail(errno.EAFNOSUPPORT),
+    ]
 
 
-def _rule(number: int | None, body: list[bytes]) -> list[bytes]:
-    """Runs the body for one call; the body must end in a return on every way."""
-    return [] if number is None else [_step(_JEQ, number, 0, len(body)), *body]
-
-
-def _refuse_bits(argument: int, bits: int) -> list[bytes]:
-    return [_step(_LD, _argument(argument)), _step(_JSET, bits, 0, 1), _fail(errno.EPERM), _step(_RET, _ALLOW)]
-
-
-def _one_of(argument: int, mask: int, values: tuple[int, ...], otherwise: int) -> list[bytes]:
-    body = [_step(_LD, _argument(argument)), _step(_AND, mask)]
-    for value in values:
-        body += [_step(_JEQ, value, 0, 1), _step(_RET, _ALLOW)]
-    return [*body, _fail(otherwise)]
+def _keeping_core_limit(resource: int, *pointer: int) -> list[bytes]:
+    # With a limit of 0 the kernel would still start the host's collector of core dumps, as the host's root; with the 1
+    # that was set it does not. `ulimit -c 0` must not fail, so it does nothing.
+    pretend, allow = bpf.fail(0), bpf.step(bpf.RET, bpf.ALLOW)
+    asked = [
+        step
+        for place in pointer
+        for half in (0, 4)
+        for step in (bpf.step(bpf.LD, bpf.argument(place) + half), bpf.step(bpf.JEQ, 0, 1, 0), pretend)
+    ]
+    return [*bpf.when(resource, (_RLIMIT_CORE,), [*asked, allow] if pointer else [pretend]), allow]
 
 
 @cache
@@ -129,43 +146,39 @@ def program(machine: str = platform.machine()) -> bytes:
 
     Raises SandboxUnavailable for another architecture.
     """
-    if machine not in _ARCHES:
-        raise SandboxUnavailable(
-            f"there is no system call filter for {machine}", fix="run the worker on x86_64 or aarch64"
-        )
     x86 = machine == "x86_64"
 
-    def number(pair: tuple[int | None, int | None]) -> int | None:
-        return pair[0] if x86 else pair[1]
+    def number(pair: bpf.Numbers) -> int | None:
+        return bpf.number(pair, machine)
 
-    steps = [_step(_LD, _ARCH), _step(_JEQ, _ARCHES[machine], 1, 0), _step(_RET, _KILL), _step(_LD, _NR)]
-    if x86:
-        steps += [_step(_JGE, _X32_BIT, 0, 1), _fail(errno.ENOSYS)]
+    steps = bpf.beginning(machine)
     refused = [number(pair) for pair in _NUMBERS.values()] + (list(_X86_ONLY.values()) if x86 else [])
     for call in refused:
-        steps += _rule(call, [_fail(errno.EPERM)])
+        steps += bpf.rule(call, [bpf.fail(errno.EPERM)])
     # glibc falls back to clone, whose flags a filter can read.
-    steps += _rule(number(_CLONE3), [_fail(errno.ENOSYS)])
-    steps += _rule(number(_CLONE), _refuse_bits(0, _NEW_NAMESPACES))
-    steps += _rule(number(_IOCTL), _terminal_rule())
-    for pair, argument in ((_CHMOD, 1), (_FCHMOD, 1), (_FCHMODAT, 2), (_FCHMODAT2, 2)):
-        steps += _rule(number(pair), _refuse_bits(argument, _SET_ID))
-    plain = (0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
+    steps += bpf.rule(number(_CLONE3), [bpf.fail(errno.ENOSYS)])
+    steps += bpf.rule(number(_CLONE), bpf.refuse_bits(0, _NEW_NAMESPACES))
+    steps += bpf.rule(number(_IOCTL), _requests())
+    for pair, argument in ((_CHMOD, 1), (_FCHMOD, 1), (_FCHMODAT, 2), (_FCHMODAT2, 2), (_CREAT, 1)):
+        steps += bpf.rule(number(pair), bpf.refuse_bits(argument, _SET_ID))
+    for pair, flags in ((_OPEN, 1), (_OPENAT, 2)):
+        steps += bpf.rule(number(pair), _creating(flags, flags + 1))
+    # Its flags and mode lie in memory, where a filter cannot read them; libraries fall back to openat.
+    steps += bpf.rule(number(_OPENAT2), [bpf.fail(errno.ENOSYS)])
     for pair, argument in ((_MKNOD, 1), (_MKNODAT, 2)):
-        steps += _rule(number(pair), _one_of(argument, stat.S_IFMT(0xFFFF), plain, errno.EPERM))
+        steps += bpf.rule(number(pair), _making_nodes(argument))
     for pair in (_SOCKET, _SOCKETPAIR):
-        steps += _rule(number(pair), _one_of(0, 0xFFFFFFFF, _FAMILIES, errno.EAFNOSUPPORT))
+        steps += bpf.rule(number(pair), _sockets())
     # Pages of a memfd belong to no process and to no folder, so nothing would count them.
-    steps += _rule(number(_MEMFD_CREATE), [_fail(errno.EPERM)])
-    return b"".join([*steps, _step(_RET, _ALLOW)])
+    steps += bpf.rule(number(_MEMFD_CREATE), [bpf.fail(errno.EPERM)])
+    # It takes a whole disk in less time than a look takes, past the limit on the size of a file; libraries write zeros.
+    steps += bpf.rule(number(_FALLOCATE), [bpf.fail(errno.EOPNOTSUPP)])
+    steps += bpf.rule(number(_SETRLIMIT), _keeping_core_limit(0))
+    steps += bpf.rule(number(_PRLIMIT), _keeping_core_limit(1, 2))
+    return b"".join([*steps, bpf.step(bpf.RET, bpf.ALLOW)])
 
 
-def _terminal_rule() -> list[bytes]:
-    # Typing into the terminal the worker was started from (CVE-2017-5226).
-    return [
-        _step(_LD, _argument(1)),
-        _step(_JEQ, _TIOCSTI, 1, 0),
-        _step(_JEQ, _TIOCLINUX, 0, 1),
-        _fail(errno.EPERM),
-        _step(_RET, _ALLOW),
-    ]
+def _requests() -> list[bytes]:
+    refused = bpf.fail(errno.EPERM)
+    tests = [bpf.step(bpf.JEQ, request, len(_IOCTLS) - place, 0) for place, request in enumerate(_IOCTLS)]
+    return [bpf.step(bpf.LD, bpf.argument(1)), bpf.step(bpf.AND, 0xFFFF), *tests, bpf.step(bpf.RET, bpf.ALLOW), refused]

@@ -1,5 +1,6 @@
 """Starting one sandbox: the descriptors it gets, and what comes back about it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,111 +9,135 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepgate.domain.errors import SandboxUnavailable
 from stepgate.workspace.sandbox import launcher as program
-from stepgate.workspace.sandbox.launch import Files, Launcher
+from stepgate.workspace.sandbox.launch import Launcher
+from stepgate.workspace.sandbox.recipe import Start
+from stepgate.workspace.sandbox.wire import Handed, receive, send
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """`stage` is `confine`, `chdir` or `exec`, `number` the errno."""
+
+    stage: str
+    number: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A sandbox's end: bubblewrap's exit code, whether the command began, and usage summed over all its processes."""
+    """A sandbox's end: its exit code, whether the command began, and usage summed over all its processes.
+
+    `failed` says what kept a command without namespaces from beginning.
+    """
 
     code: int
     ran: bool
     cpu_us: int
     peak_bytes: int | None
     fault: str = ""
+    failed: "Failed | None" = None
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> "Report":
         if "fault" in message:
             return cls(-1, False, 0, None, message["fault"])
-        return cls(message["code"], message["ran"], message["cpu_us"], message["peak"])
+        failed = Failed(*message["failed"]) if message.get("failed") else None
+        return cls(message["code"], message["ran"], message["cpu_us"], message["peak"], failed=failed)
 
 
 @dataclass(slots=True)
 class Started:
-    """`control` tells first the descriptor of the first process, then the report; all are the owner's to close."""
+    """`control` tells first the descriptor of the first process, then the report; all are the owner's to close.
+
+    The command begins with the first byte written to `release`.
+    """
 
     control: socket.socket
     stdout: int
     stderr: int
+    release: int
 
 
 def start(
     launcher: Launcher,
-    bwrap: str,
-    arguments: Sequence[str],
+    how: Start,
     argv: Sequence[str],
     rlimits: Mapping[str, int],
-    program_bytes: bytes,
     stdin: bytes = b"",
     after_ns: int = 0,
-    hold: bool = False,
 ) -> Started:
-    """Hands a sandbox to the launcher without waiting; its command begins after `after_ns` by the clock of files.
+    """Hands a sandbox to a supervisor without waiting; it is up only after `after_ns` by the clock of files.
 
-    With `hold` it waits for `go` on `control` too. Raises SandboxUnavailable without a launcher.
+    Raises SandboxUnavailable without a launcher.
     """
     options = (
         *("--seccomp", str(program.FILTER_FD), "--json-status-fd", str(program.STATUS_FD)),
         *("--block-fd", str(program.BLOCK_FD)),
     )
-    spec = json.dumps(
-        {"bwrap": bwrap, "argv": list(argv), "rlimits": dict(rlimits), "hold": hold, "after_ns": after_ns}
-    ).encode()
-    packed = b"".join(os.fsencode(part) + b"\0" for part in (*arguments, *options))
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    given = [theirs.detach()]
+    spec = json.dumps({**how.program, "argv": list(argv), "rlimits": dict(rlimits), "after_ns": after_ns}).encode()
+    packed = b"".join(os.fsencode(part) + b"\0" for part in (*how.arguments, *options))
+    given: list[int] = []
     kept: list[int] = []
+    control = launcher.supervisor(bare=how.bare)
     try:
         given += [_memory_file("spec", spec), _stdin(stdin)]
         for _ in range(2):
             read, write = os.pipe()
             kept.append(read)
             given.append(write)
-        given += [_memory_file("arguments", packed), _memory_file("filter", program_bytes)]
-        launcher.start(Files(*given))
-    except BaseException:
-        ours.close()
+        given += [_memory_file("arguments", packed), _memory_file("filter", how.filter)]
+        block, release = os.pipe()
+        kept.append(release)
+        given += [block, release]
+        send(control, {}, Handed(*given))
+    except BaseException as error:
+        control.close()
         for descriptor in kept:
             os.close(descriptor)
+        if isinstance(error, BrokenPipeError | ConnectionResetError):
+            raise SandboxUnavailable(f"the supervisor of a sandbox has ended: {error.strerror}") from error
         raise
     finally:
         for descriptor in given:
-            os.close(descriptor)
-    return Started(ours, *kept)
+            if descriptor not in kept:
+                os.close(descriptor)
+    return Started(control, *kept)
 
 
-def run_plainly(
-    launcher: Launcher, bwrap: str, arguments: Sequence[str], argv: Sequence[str], program_bytes: bytes
-) -> str:
+def run_plainly(launcher: Launcher, how: Start, argv: Sequence[str]) -> str:
     """Runs a command of our own that is known to be short and waits for it; returns "" or what went wrong."""
-    started = start(launcher, bwrap, arguments, argv, {"RLIMIT_CPU": 10, "RLIMIT_FSIZE": 1 << 20}, program_bytes)
+    started = start(launcher, how, argv, {"RLIMIT_CPU": 10, "RLIMIT_FSIZE": 1 << 20})
     process = -1
     try:
         started.control.settimeout(20)
-        data, descriptors = program.receive(started.control, 1)
+        data, descriptors = receive(started.control, 1)
         if descriptors:
             process = descriptors[0]
-            data, _none = program.receive(started.control, 1)
+            os.write(started.release, b"x")
+            data, _none = receive(started.control, 1)
         said = os.read(started.stderr, 4096).decode(errors="replace").strip()
         report = Report.of(json.loads(data)) if data else None
         if report is None or not report.ran or report.code:
-            return said or (report.fault if report else "") or "it ended without a word"
+            failed = "" if report is None or report.failed is None else report.failed.reason
+            return said or failed or (report.fault if report else "") or "it ended without a word"
     except TimeoutError:
         if process >= 0:
             signal.pidfd_send_signal(process, signal.SIGKILL)
         return "it did not end"
     finally:
         started.control.close()
-        for descriptor in (started.stdout, started.stderr, process):
+        for descriptor in (started.stdout, started.stderr, started.release, process):
             if descriptor >= 0:
                 os.close(descriptor)
     return ""
 
 
-def _memory_file(name: str, content: bytes) -> int:
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+def _memory_file(name: str, content: bytes, flags: int = 0) -> int:
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | flags)
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
@@ -123,9 +148,10 @@ def _memory_file(name: str, content: bytes) -> int:
 def _stdin(content: bytes) -> int:
     if not content:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    writable = _memory_file("stdin", content)
+    writable = _memory_file("stdin", content, os.MFD_ALLOW_SEALING)
     try:
-        # A writable one would be storage that no limit counts.
+        # A writable one would be storage that no limit counts, and opened for reading it can be opened anew.
+        fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
         return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(writable)

@@ -1,0 +1,115 @@
+"""Model calls and what holds them to a budget."""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from stepgate.storage.tables.parts import (
+    SCHEMA,
+    STEP,
+    big_column,
+    id_column,
+    int_column,
+    metadata,
+    money_column,
+    tenant_column,
+    text_column,
+    time_column,
+)
+
+model_calls = Table(
+    "model_calls",
+    metadata,
+    id_column("run_id"),
+    id_column("id"),
+    tenant_column(),
+    id_column("step_id"),
+    int_column("attempt"),
+    text_column("router"),
+    text_column("provider", nullable=True),
+    text_column("request_hash"),
+    text_column("model_asked", nullable=True),
+    text_column("model_used", nullable=True),
+    text_column("status"),
+    money_column("cost_usd", nullable=True),
+    text_column("cost_source", nullable=True),
+    big_column("tokens_input"),
+    big_column("tokens_output"),
+    big_column("tokens_cached"),
+    big_column("tokens_reasoning"),
+    big_column("latency_ms"),
+    big_column("first_token_ms"),
+    text_column("finish_reason", nullable=True),
+    int_column("http_status", nullable=True),
+    text_column("request_ids", nullable=True),
+    Column("cache_hit", Boolean),
+    int_column("retries", nullable=True),
+    money_column("avoided_cost_usd", nullable=True),
+    money_column("estimated_savings_usd", nullable=True),
+    text_column("difficulty_tag", nullable=True),
+    text_column("answer_sha256", nullable=True),
+    time_column("called_at", nullable=False),
+    time_column("settled_at"),
+    PrimaryKeyConstraint("run_id", "id"),
+    ForeignKeyConstraint(["run_id", "step_id"], STEP, name="step"),
+    CheckConstraint("cost_usd >= 0", name="cost"),
+)
+
+# What was answered before, where answers are asked for again.
+Index("ix_model_calls_answers", model_calls.c.request_hash, postgresql_where=text("answer_sha256 IS NOT NULL"))
+
+# Budgets that runs share: of those with a label (an empty name: of all), in all or, where `daily`, on each day.
+budgets = Table(
+    "budgets",
+    metadata,
+    id_column("id"),
+    tenant_column(),
+    text_column("label_name"),
+    text_column("label_value"),
+    Column("daily", Boolean, nullable=False),
+    money_column("cost_usd", nullable=True),
+    big_column("tokens"),
+    Column("day", Date),
+    money_column("spent_usd"),
+    Column("spent_tokens", BigInteger, nullable=False, server_default=text("0")),
+    money_column("held_usd"),
+    Column("held_tokens", BigInteger, nullable=False, server_default=text("0")),
+    int_column("unknown_calls", default=0),
+    int_column("told", default=0),
+    time_column("created_at", nullable=False),
+    text_column("created_by"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("tenant_id", "label_name", "label_value", "daily", name="scope"),
+    CheckConstraint("cost_usd IS NOT NULL OR tokens IS NOT NULL", name="limit"),
+    CheckConstraint("daily OR label_name <> ''", name="scope"),
+    postgresql_with={"fillfactor": 70},
+)
+
+# What open calls may still take of them; with `alerts`, what is settled and still to be told.
+budget_holds = Table(
+    "budget_holds",
+    metadata,
+    id_column("call_id"),
+    id_column("budget_id"),
+    id_column("run_id"),
+    int_column("epoch"),
+    Column("day", Date),
+    money_column("cost_usd", nullable=True),
+    big_column("tokens", nullable=False),
+    Column("alerts", ARRAY(Integer)),
+    PrimaryKeyConstraint("call_id", "budget_id"),
+    ForeignKeyConstraint(["budget_id"], [f"{SCHEMA}.budgets.id"], name="budget", ondelete="CASCADE"),
+)
+Index("ix_budget_holds_run", budget_holds.c.run_id)
