@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from stepgate.domain.errors import DatabaseUnavailable
 from stepgate.storage.embedded import EmbeddedServer, acquire, launch, layout
+from stepgate.storage.embedded.binaries import Binaries
 from tests.fixtures.embedded import Client, eventually, is_silent
 
 StartClient = Callable[[Path], Client]
@@ -139,6 +140,26 @@ async def test_a_killed_server_is_started_again_with_its_data(state_dir: Path) -
         while not await can_ask(server):
             server.ensure()
         assert postmaster(state_dir) != killed
+        assert await ask(server, "SELECT answer FROM kept") == 7
+
+
+async def test_a_server_that_ends_after_it_was_found_ready_is_waited_for_again(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with acquire(state_dir) as server:
+        await ask(server, "CREATE TABLE kept AS SELECT 7 AS answer")
+        first, dying = postmaster(state_dir), iter([True])
+
+        def ready_and_then_killed(place: layout.Layout, found: Binaries, deadline: float) -> None:
+            await_ready(place, found, deadline)
+            if next(dying, False):
+                os.kill(first, signal.SIGKILL)
+                assert eventually(lambda: not Path(f"/proc/{first}").exists())
+
+        await_ready = launch.await_ready
+        monkeypatch.setattr(launch, "await_ready", ready_and_then_killed)
+        server.ensure()
+        assert postmaster(state_dir) != first
         assert await ask(server, "SELECT answer FROM kept") == 7
 
 

@@ -24,6 +24,14 @@ from stepgate.storage.embedded.layout import Layout
 
 DATABASE = "stepgate"
 PORT = 5432
+GONE = (
+    ConnectionError,
+    FileNotFoundError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 
 
 class EmbeddedServer:
@@ -120,7 +128,7 @@ def _join(request: _Request, timeout_s: float) -> _Claim:
         claim = layout.open_lock(place.lock_file("clients"))
         try:
             layout.share(claim)
-            _prepare_database(place, request.durable, deadline)
+            _prepare_database(place, found, request.durable, deadline)
         except BaseException:
             os.close(claim)
             raise
@@ -177,14 +185,14 @@ def _connection(place: Layout, database: str) -> dict[str, Any]:
     }
 
 
-def _prepare_database(place: Layout, durable: bool, deadline: float) -> None:
+def _prepare_database(place: Layout, found: Binaries, durable: bool, deadline: float) -> None:
     """In a thread of its own, since the caller's may already run an event loop."""
     outcome: list[BaseException] = []
 
     def work() -> None:
         try:
-            asyncio.run(_create_database(place, durable, deadline))
-        except (OSError, asyncpg.PostgresError, TimeoutError, DatabaseUnavailable) as error:
+            _create_database_at_last(place, found, durable, deadline)
+        except (OSError, asyncpg.PostgresError, DatabaseUnavailable) as error:
             outcome.append(error)
 
     thread = threading.Thread(target=work)
@@ -194,6 +202,21 @@ def _prepare_database(place: Layout, durable: bool, deadline: float) -> None:
         if isinstance(error, DatabaseUnavailable):
             raise error
         raise failure(f"the embedded server does not answer: {error}", tail(place.log), place) from error
+
+
+def _create_database_at_last(place: Layout, found: Binaries, durable: bool, deadline: float) -> None:
+    """A killed server answers for a moment longer: one that is gone after all is waited for once more.
+
+    `await_ready` ends it where the keeper starts no other.
+    """
+    while True:
+        try:
+            return asyncio.run(_create_database(place, durable, deadline))
+        except GONE:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+        launch.await_ready(place, found, deadline)
 
 
 async def _create_database(place: Layout, durable: bool, deadline: float) -> None:
