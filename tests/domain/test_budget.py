@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from stepgate.domain import commands as c
 from stepgate.domain.budget import FREE, Alert, Charge, charged
 from stepgate.domain.decide import decide
-from stepgate.domain.errors import BudgetExhausted, IllegalTransition, InvalidValue
+from stepgate.domain.errors import BudgetExhausted, Forbidden, IllegalTransition, InvalidValue
 from stepgate.domain.evolve import fold
 from stepgate.domain.limits import RunLimits
 from stepgate.domain.projection import run_row
+from stepgate.domain.state import Actor
 from stepgate.domain.states import EventType as E
 from tests.domain.runs import DIGEST, NO_TOKENS, PERSON, SECOND, WORKER, Run, fault, info, spec, types
 
+AGENT = Actor("bot", "agent", "api")
 WORST = Charge(Decimal("0.1"), 100)
 
 
@@ -167,6 +169,13 @@ def test_there_must_be_a_limit_to_add_to_and_something_to_add(
     with pytest.raises(InvalidValue) as refused:
         limited(1, **limits).do(c.ExtendBudget(PERSON, **more))
     assert refused.value.field == field
+
+
+def test_an_agent_extends_no_budget() -> None:
+    run = limited(1, cost_usd="1")
+    with pytest.raises(Forbidden, match="agent"):
+        run.do(c.ExtendBudget(AGENT, Decimal(1)))
+    assert run.state.budget.cost_usd == Decimal(1)
 
 
 def test_a_run_that_has_ended_has_no_budget_to_extend() -> None:

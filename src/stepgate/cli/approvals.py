@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from stepgate.api.approvals import MOST_AT_ONCE, DecidedMany
 from stepgate.cli import faults, question, words
-from stepgate.cli.client import PAGE, Api, read, segment
+from stepgate.cli.client import Api, read, segment
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
+from stepgate.cli.listing import folded, show_all
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import forget_typed, read_line, say
 from stepgate.cli.text import plain_line
@@ -26,31 +25,16 @@ DONE = {"approve": "approved", "reject": "rejected"}
 
 async def listed(session: Session) -> Exit:
     """Every question that waits, the oldest first."""
-    items: list[views.Approval] = []
-    cursor: str | None = None
-    async with connect(session.settings) as connection:
-        while True:
-            more = {} if cursor is None else {"cursor": cursor}
-            page = await connection.api.read(views.Page[views.Approval], INBOX, limit=PAGE, **more)
-            items += page.items
-            if (cursor := page.next_cursor) is None:
-                break
-    if session.terminal.json:
-        session.answer({"items": [one.model_dump(mode="json") for one in items]})
-        return Exit.COMPLETED
-    if not items:
-        say(session.terminal.out, "nothing waits for a decision")
-        return Exit.COMPLETED
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("approval", "what", "risk", "run", "step", "approved", "expires"):
-        table.add_column(name, overflow="fold", no_wrap=name == "approval")
-    for one in items:
-        title = plain_line(str((one.rendering or {}).get("title", one.step_type)))
-        risk = Text(one.risk, style=words.RISK_STYLES.get(one.risk, ""))
-        place = (one.run_id, plain_line(one.step_key))
-        table.add_row(one.request_id, title, risk, *place, words.progress(one), words.local_time(one.expires_at))
-    session.terminal.out.print(table)
-    return Exit.COMPLETED
+    table = folded("approval", "what", "risk", "run", "step", "approved", "expires")
+    table.columns[0].no_wrap = True
+    return await show_all(session, INBOX, views.Approval, table, _row, nothing="nothing waits for a decision")
+
+
+def _row(one: views.Approval) -> tuple[str | Text, ...]:
+    title = plain_line(str((one.rendering or {}).get("title", one.step_type)))
+    risk = Text(one.risk, style=words.RISK_STYLES.get(one.risk, ""))
+    place = (one.run_id, plain_line(one.step_key))
+    return one.request_id, title, risk, *place, words.progress(one), words.local_time(one.expires_at)
 
 
 @dataclass(frozen=True, slots=True)

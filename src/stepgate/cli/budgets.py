@@ -1,16 +1,15 @@
 """`budget` and `budgets`: what a run, or several together, may spend."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from stepgate.cli import words
-from stepgate.cli.client import PAGE, RUNS, read, segment
+from stepgate.cli.client import RUNS, read, segment
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
 from stepgate.cli.faults import usage
+from stepgate.cli.listing import folded, show_all
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
 from stepgate.cli.text import plain_line
@@ -46,23 +45,7 @@ async def of_run(session: Session, name: str, add_usd: str | None, add_tokens: i
 
 async def listed(session: Session) -> Exit:
     """All of them, the oldest first."""
-    found: list[Any] = []
-    cursor: str | None = None
-    async with connect(session.settings) as connection:
-        while True:
-            more = {} if cursor is None else {"cursor": cursor}
-            page = await connection.api.get(BUDGETS, limit=PAGE, **more)
-            found += page["items"]
-            if (cursor := page["next_cursor"]) is None:
-                break
-    if session.terminal.json:
-        session.answer({"items": found})
-        return Exit.COMPLETED
-    if not found:
-        say(session.terminal.out, "runs share no budget")
-        return Exit.COMPLETED
-    _show(session, [read(Budget, one) for one in found])
-    return Exit.COMPLETED
+    return await show_all(session, BUDGETS, Budget, _table(), _row, nothing="runs share no budget")
 
 
 async def set_one(session: Session, label: str | None, usd: str | None, tokens: int | None, *, daily: bool) -> Exit:
@@ -89,22 +72,17 @@ def _told(session: Session, document: Any) -> Exit:
     if session.terminal.json:
         session.answer(document)
     else:
-        _show(session, [read(Budget, document)])
+        table = _table()
+        table.add_row(*_row(read(Budget, document)))
+        session.terminal.out.print(table)
     return Exit.COMPLETED
 
 
-def _show(session: Session, found: Sequence[Budget]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("budget", "of", "spent", "held", "limit", "used"):
-        table.add_column(column, overflow="fold")
-    for one in found:
-        of = plain_line(one.label or "all runs") + (" a day" if one.day else "")
-        table.add_row(
-            one.id,
-            of,
-            words.amount(one.spent, one.limit),
-            words.amount(one.held, one.limit),
-            words.amount(one.limit, one.limit),
-            f"{one.percent} %",
-        )
-    session.terminal.out.print(table)
+def _table() -> Table:
+    return folded("budget", "of", "spent", "held", "limit", "used")
+
+
+def _row(one: Budget) -> tuple[str, ...]:
+    of = plain_line(one.label or "all runs") + (" a day" if one.day else "")
+    spent, held, limit = (words.amount(value, one.limit) for value in (one.spent, one.held, one.limit))
+    return one.id, of, spent, held, limit, f"{one.percent} %"

@@ -41,6 +41,15 @@ class Api:
     async def delete(self, path: str) -> Any:
         return await self._send("DELETE", path)
 
+    async def every(self, path: str, **params: Any) -> list[Any]:
+        """The items of all pages of a list, as they came."""
+        page = await self.get(path, limit=PAGE, **params)
+        items = list(page["items"])
+        while page["next_cursor"] is not None:
+            page = await self.get(path, limit=PAGE, cursor=page["next_cursor"], **params)
+            items += page["items"]
+        return items
+
     async def read(self, shape: type[Shape], path: str, **params: Any) -> Shape:
         return read(shape, await self.get(path, **params))
 

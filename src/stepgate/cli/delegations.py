@@ -1,17 +1,14 @@
 """Delegations: give one's approvals to another person for a time, list them, end one."""
 
-from rich import box
-from rich.table import Table
-
 from stepgate.cli import words
-from stepgate.cli.client import PAGE, read, segment
+from stepgate.cli.client import read, segment
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
+from stepgate.cli.listing import folded, show_all
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
 from stepgate.cli.text import plain_line
 from stepgate.engine.delegations import Delegation
-from stepgate.engine.views import Page
 
 ADDRESS = "/v1/delegations"
 
@@ -32,30 +29,14 @@ async def add(session: Session, to: str, ends_at: str, starts_at: str | None, re
 
 async def listed(session: Session) -> Exit:
     """All of them, the newest first, also those that are over."""
-    items: list[Delegation] = []
-    cursor: str | None = None
-    async with connect(session.settings) as connection:
-        while True:
-            more = {} if cursor is None else {"cursor": cursor}
-            page = await connection.api.read(Page[Delegation], ADDRESS, limit=PAGE, **more)
-            items += page.items
-            if (cursor := page.next_cursor) is None:
-                break
-    if session.terminal.json:
-        session.answer({"items": [one.model_dump(mode="json") for one in items]})
-        return Exit.COMPLETED
-    if not items:
-        say(session.terminal.out, "nobody's approvals are delegated")
-        return Exit.COMPLETED
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("id", "of", "to", "roles", "from", "until", "state"):
-        table.add_column(column, overflow="fold")
-    for one in items:
-        times = (words.local_time(one.starts_at), words.local_time(one.ends_at))
-        people = (plain_line(one.delegator), plain_line(one.delegate))
-        table.add_row(one.id, *people, ", ".join(one.roles), *times, _state(one))
-    session.terminal.out.print(table)
-    return Exit.COMPLETED
+    table = folded("id", "of", "to", "roles", "from", "until", "state")
+    return await show_all(session, ADDRESS, Delegation, table, _row, nothing="nobody's approvals are delegated")
+
+
+def _row(one: Delegation) -> tuple[str, ...]:
+    times = (words.local_time(one.starts_at), words.local_time(one.ends_at))
+    people = (plain_line(one.delegator), plain_line(one.delegate))
+    return one.id, *people, ", ".join(one.roles), *times, _state(one)
 
 
 def _state(one: Delegation) -> str:

@@ -3,18 +3,15 @@
 import sys
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
-
 from stepgate.cli import words
-from stepgate.cli.client import PAGE, read, segment
+from stepgate.cli.client import read, segment
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
+from stepgate.cli.listing import folded, show_all
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
 from stepgate.cli.text import plain_line
 from stepgate.engine.keys import ApiKey, GivenKey
-from stepgate.engine.views import Page
 
 
 async def create(
@@ -35,30 +32,15 @@ async def create(
 
 async def listed(session: Session, tenant: str | None) -> Exit:
     """All of them, also those that no longer count."""
+    nothing = "there are no keys: only this machine may call, decisions need the local secret"
+    table = folded("name", "kind", "roles", "prefix", "last used", "state")
     of = {} if tenant is None else {"tenant": tenant}
-    items: list[ApiKey] = []
-    cursor: str | None = None
-    async with connect(session.settings) as connection:
-        while True:
-            more = {} if cursor is None else {"cursor": cursor}
-            page = await connection.api.read(Page[ApiKey], "/v1/keys", limit=PAGE, **more, **of)
-            items += page.items
-            if (cursor := page.next_cursor) is None:
-                break
-    if session.terminal.json:
-        session.answer({"items": [one.model_dump(mode="json") for one in items]})
-        return Exit.COMPLETED
-    if not items:
-        say(session.terminal.out, "there are no keys: only this machine may call, decisions need the local secret")
-        return Exit.COMPLETED
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "kind", "roles", "prefix", "last used", "state"):
-        table.add_column(column, overflow="fold")
-    for one in items:
-        used = words.NOTHING if one.last_used_at is None else one.last_used_at
-        table.add_row(plain_line(one.name), one.kind, ", ".join(one.roles), one.prefix, used, _state(one))
-    session.terminal.out.print(table)
-    return Exit.COMPLETED
+    return await show_all(session, "/v1/keys", ApiKey, table, _row, nothing=nothing, **of)
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    used = words.NOTHING if key.last_used_at is None else key.last_used_at
+    return plain_line(key.name), key.kind, ", ".join(key.roles), key.prefix, used, _state(key)
 
 
 def _state(key: ApiKey) -> str:

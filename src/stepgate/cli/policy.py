@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from stepgate.cli import faults, words
 from stepgate.cli.client import read
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
+from stepgate.cli.listing import folded
 from stepgate.cli.run import parse, read_labels, read_plan
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
@@ -102,9 +101,7 @@ async def _explained_here(session: Session, body: dict[str, Any]) -> views.Expla
 
 
 def _show(session: Session, found: views.Explanation) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("#", "step", "type", "verdict", "by", "may still be"):
-        table.add_column(name, overflow="fold")
+    table = folded("#", "step", "type", "verdict", "by", "may still be")
     for step in found.steps:
         table.add_row(
             str(step.number),

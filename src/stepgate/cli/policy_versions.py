@@ -5,13 +5,12 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from rich import box
-from rich.table import Table
 
 from stepgate.cli import words
-from stepgate.cli.client import PAGE, read, segment
+from stepgate.cli.client import read, segment
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
+from stepgate.cli.listing import folded, show_all
 from stepgate.cli.policy import checked
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
@@ -19,38 +18,21 @@ from stepgate.cli.text import plain, plain_line
 from stepgate.domain import canonical
 from stepgate.domain.policy.model import PolicyDocument
 from stepgate.engine.policies import PolicyDetail, PolicyVersion
-from stepgate.engine.views import Page
 
 POLICIES = "/v1/policies"
 
 
 async def listed(session: Session) -> Exit:
     """All of them, the newest first."""
-    items: list[PolicyVersion] = []
-    cursor: str | None = None
-    async with connect(session.settings) as connection:
-        while True:
-            more = {} if cursor is None else {"cursor": cursor}
-            page = await connection.api.read(Page[PolicyVersion], POLICIES, limit=PAGE, **more)
-            items += page.items
-            if (cursor := page.next_cursor) is None:
-                break
-    if session.terminal.json:
-        session.answer({"items": [one.model_dump(mode="json") for one in items]})
-        return Exit.COMPLETED
-    if not items:
-        say(session.terminal.out, "no policy was ever used: each step type's own gate holds")
-        return Exit.COMPLETED
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("version", "name", "source", "rules", "by", "since", ""):
-        table.add_column(column, overflow="fold")
-    for one in items:
-        name, by = plain_line(one.name or words.NOTHING), plain_line(one.created_by or words.NOTHING)
-        since = words.NOTHING if one.created_at is None else words.local_time(one.created_at)
-        now = "in force" if one.current else ""
-        table.add_row(one.version[:12], name, one.source, str(one.rules), by, since, now)
-    session.terminal.out.print(table)
-    return Exit.COMPLETED
+    nothing = "no policy was ever used: each step type's own gate holds"
+    table = folded("version", "name", "source", "rules", "by", "since", "")
+    return await show_all(session, POLICIES, PolicyVersion, table, _row, nothing=nothing)
+
+
+def _row(one: PolicyVersion) -> tuple[str, ...]:
+    name, by = plain_line(one.name or words.NOTHING), plain_line(one.created_by or words.NOTHING)
+    since = words.NOTHING if one.created_at is None else words.local_time(one.created_at)
+    return one.version[:12], name, one.source, str(one.rules), by, since, "in force" if one.current else ""
 
 
 async def show(session: Session, version: str) -> Exit:

@@ -3,13 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
-
 from stepgate.cli import words
 from stepgate.cli.client import PAGE, read, segment
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
+from stepgate.cli.listing import folded, show_all
 from stepgate.cli.session import Session
 from stepgate.cli.terminal import say
 from stepgate.cli.text import plain_line
@@ -34,29 +32,13 @@ async def add(session: Session, url: str, events: Sequence[str], format_: str) -
 
 
 async def listed(session: Session) -> Exit:
-    items: list[Webhook] = []
-    cursor: str | None = None
-    async with connect(session.settings) as connection:
-        while True:
-            more = {} if cursor is None else {"cursor": cursor}
-            page = await connection.api.read(Page[Webhook], PATH, limit=PAGE, **more)
-            items += page.items
-            if (cursor := page.next_cursor) is None:
-                break
-    if session.terminal.json:
-        session.answer({"items": [one.model_dump(mode="json") for one in items]})
-        return Exit.COMPLETED
-    if not items:
-        say(session.terminal.out, "there are no webhooks: nobody is told")
-        return Exit.COMPLETED
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("id", "url", "format", "events", "state"):
-        table.add_column(column, overflow="fold")
-    for one in items:
-        state = "counts" if one.disabled_at is None else f"disabled: {plain_line(one.disabled_reason or '')}"
-        table.add_row(one.id, plain_line(one.url), one.format, ", ".join(one.events), state)
-    session.terminal.out.print(table)
-    return Exit.COMPLETED
+    table = folded("id", "url", "format", "events", "state")
+    return await show_all(session, PATH, Webhook, table, _row, nothing="there are no webhooks: nobody is told")
+
+
+def _row(one: Webhook) -> tuple[str, ...]:
+    state = "counts" if one.disabled_at is None else f"disabled: {plain_line(one.disabled_reason or '')}"
+    return one.id, plain_line(one.url), one.format, ", ".join(one.events), state
 
 
 async def remove(session: Session, webhook_id: str) -> Exit:
@@ -76,9 +58,7 @@ async def deliveries(session: Session, webhook_id: str) -> Exit:
     if session.terminal.json:
         session.answer(document)
         return Exit.COMPLETED
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("id", "event", "happened", "status", "attempts", "last answer", "took", "next"):
-        table.add_column(column, overflow="fold")
+    table = folded("id", "event", "happened", "status", "attempts", "last answer", "took", "next")
     for one in read(Page[Sent], document).items:
         last = one.attempts[-1] if one.attempts else None
         answer = words.NOTHING if last is None else str(last.http_status or plain_line(last.error or ""))

@@ -1,11 +1,9 @@
 """`workspaces`: folders with names."""
 
-from typing import Any
-
 from rich import box
 from rich.table import Table
 
-from stepgate.cli.client import PAGE, WORKSPACES, read, segment
+from stepgate.cli.client import WORKSPACES, read, segment
 from stepgate.cli.connect import connect
 from stepgate.cli.exits import Exit
 from stepgate.cli.run import absolute
@@ -18,17 +16,11 @@ from stepgate.engine import views
 async def list_all(session: Session) -> Exit:
     """In order of their names."""
     async with connect(session.settings) as connection:
-        document: dict[str, Any] = {"items": [], "next_cursor": None}
-        while True:
-            cursor = {"cursor": document["next_cursor"]} if document["next_cursor"] else {}
-            page = await connection.api.get(WORKSPACES, limit=PAGE, **cursor)
-            document = {"items": document["items"] + page["items"], "next_cursor": page["next_cursor"]}
-            if page["next_cursor"] is None:
-                break
+        items = await connection.api.every(WORKSPACES)
         if session.terminal.json:
-            session.answer(document)
+            session.answer({"items": items, "next_cursor": None})
             return Exit.COMPLETED
-        found = read(views.Page[views.Workspace], document).items
+        found = [read(views.Workspace, one) for one in items]
         if not found:
             line = session.command("workspaces", "add", "NAME", "DIR")
             say(session.terminal.out, ("no workspace has a name; give one:  ", "dim"), line)

@@ -1,50 +1,38 @@
 """What people answer when they are asked: a command each, for every channel the same."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from stepgate.domain import canonical
-from stepgate.domain.commands import Approve, Command, Reject, Skip
-from stepgate.domain.errors import Forbidden, InvalidValue, StaleSteps
-from stepgate.domain.events import Event
+from stepgate.domain.commands import Approve, Reject, Skip
+from stepgate.domain.decide.answering import check_no_agent
+from stepgate.domain.errors import InvalidValue, StaleSteps
 from stepgate.domain.ids import RunId, StepId
 from stepgate.domain.quorum import OWN, Authority
 from stepgate.domain.state import Actor, RunState
 from stepgate.engine import planning
+from stepgate.engine.commanding import Commanding
 from stepgate.engine.editing import edit_of
 from stepgate.engine.policies import Policies
 from stepgate.engine.replanning import feedback, no_planner
-from stepgate.executors.registry import Registry
 from stepgate.storage.attachments import IdempotencyRow
-from stepgate.storage.committer import Attachments, Committer
+from stepgate.storage.committer import Attachments
 from stepgate.storage.database import Database
 from stepgate.storage.steps import Steps
 
 ADD_ATTEMPTS = 5
 
 
-class Deciding(ABC):
+class Deciding(Commanding):
     """The verbs that answer a question, or make it needless."""
 
     database: Database
-    committer: Committer
-    registry: Registry
     _policies: Policies
     _plans: bool
     _max_replans: int
     _local_trust: bool
-
-    @abstractmethod
-    async def _do(self, run_id: RunId, command: Command, idempotency: IdempotencyRow | None) -> RunState:
-        """Decides and writes one command."""
-
-    @abstractmethod
-    async def _commit(
-        self, run_id: RunId, commands: Sequence[Command], attachments: Attachments
-    ) -> tuple[RunState, tuple[Event, ...]]:
-        """Decides and writes; whoever watches the run is told."""
 
     @abstractmethod
     def planning_step(self, input_: Mapping[str, Any], key: str = "plan", *, approval: bool = False) -> dict[str, Any]:
@@ -94,8 +82,7 @@ class Deciding(ABC):
         if then not in ("abort", "skip", "replan"):
             fix = "send abort, skip or replan"
             raise InvalidValue(f"{then!r} is not one of abort, skip, replan", field="then", fix=fix)
-        if actor.kind == "agent":
-            raise Forbidden("an agent may not decide")
+        check_no_agent(actor)
         command = Reject(actor, step_id, action_hash, check_reason(reason), then, authority)
         if then != "replan":
             return await self._do(run_id, command, idempotency)
@@ -145,8 +132,7 @@ class Deciding(ABC):
         return state
 
     def _check_decision(self, actor: Actor, action_hash: str | None) -> None:
-        if actor.kind == "agent":
-            raise Forbidden("an agent may not decide")
+        check_no_agent(actor)
         if action_hash is None and not self._local_trust:
             raise InvalidValue(
                 "an approval names the action it approves",

@@ -1,39 +1,28 @@
 """Runs that are made of other runs: a delivery, a fork, a replay."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stepgate.domain.commands import Command, Create, Start
-from stepgate.domain.events import Event
 from stepgate.domain.ids import RunId, StepId, new_id
 from stepgate.domain.state import Actor, RunState
 from stepgate.engine import planning
+from stepgate.engine.commanding import Commanding
 from stepgate.engine.delivery import DELIVERS, REPLAYS, Delivery, info_about
 from stepgate.engine.forking import Forking
 from stepgate.engine.places import IN_PLACE, ISOLATED, Places
-from stepgate.executors.registry import Registry
 from stepgate.storage.attachments import IdempotencyRow
-from stepgate.storage.committer import Attachments, Committer
+from stepgate.storage.committer import Attachments
 
 if TYPE_CHECKING:
     from stepgate.workspace.git.branch import Branch
 
 
-class Derived(ABC):
+class Derived(Commanding):
     """The verbs that leave the run they are about as it is and make another one."""
 
-    committer: Committer
-    registry: Registry
     places: Places
     delivery: Delivery
     forking: Forking
-
-    @abstractmethod
-    async def _commit(
-        self, run_id: RunId, commands: Sequence[Command], attachments: Attachments
-    ) -> tuple[RunState, tuple[Event, ...]]:
-        """Decides and writes; whoever watches the run is told."""
 
     async def deliver(
         self, run_id: RunId, actor: Actor, idempotency: IdempotencyRow | None = None

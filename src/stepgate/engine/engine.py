@@ -21,7 +21,7 @@ from stepgate.domain.commands import (
     Start,
     Undo,
 )
-from stepgate.domain.errors import DatabaseUnavailable, Forbidden, IllegalTransition, InvalidValue, StaleSteps
+from stepgate.domain.errors import DatabaseUnavailable, IllegalTransition, InvalidValue, StaleSteps
 from stepgate.domain.events import Event
 from stepgate.domain.identity import DEFAULT_TENANT
 from stepgate.domain.ids import RunId, StepId, WorkspaceId, new_id
@@ -275,8 +275,6 @@ class Engine(Derived, Deciding):
         idempotency: IdempotencyRow | None = None,
     ) -> RunState:
         """Adds to what the run may spend; it goes on when somebody resumes it. An agent may not."""
-        if actor.kind == "agent":
-            raise Forbidden("an agent may not extend a budget", fix="let a person or a service extend it")
         return await self._do(run_id, ExtendBudget(actor, add_usd, add_tokens), idempotency)
 
     async def undo(
@@ -295,10 +293,6 @@ class Engine(Derived, Deciding):
         attachments = Attachments(inputs=dict(definitions.inputs), idempotency=idempotency)
         state, _ = await self._commit(run_id, [Undo(actor, definitions.specs[0])], attachments)
         return state, definitions.specs[0].id
-
-    async def _do(self, run_id: RunId, command: Command, idempotency: IdempotencyRow | None) -> RunState:
-        state, _ = await self._commit(run_id, [command], Attachments(idempotency=idempotency))
-        return state
 
     async def _commit(
         self, run_id: RunId, commands: Sequence[Command], attachments: Attachments

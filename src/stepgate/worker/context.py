@@ -12,45 +12,32 @@ from stepgate.domain.states import StepStatus
 from stepgate.engine.model_cache import CachedModels, shared
 from stepgate.engine.model_calls import JournaledModels
 from stepgate.engine.spending import RunSpending
-from stepgate.executors.base import AppliedSet, Bounds, Context, FinishedStep, Models, Planning, Prepared, Replaying
+from stepgate.executors.base import AppliedSet, FinishedStep, Models, Planning, Prepared, Replaying
 from stepgate.storage.live import Place
 from stepgate.worker.planning import RunPlanning
 from stepgate.worker.replaying import RunReplaying
+from stepgate.worker.run_context import RunContext
 from stepgate.workspace.access import Root
-from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import ChangeSet
-from stepgate.workspace.layers.store import Layers
-from stepgate.workspace.sandbox.sandbox import Sandbox
-from stepgate.workspace.secrets import SecretFolder
 
 if TYPE_CHECKING:
     from stepgate.worker.claimed import ClaimedRun
 
 
-class StepContext(Context):
+class StepContext(RunContext):
     """The run, its step, the action that was approved, where one was, and what tells that its start is recorded."""
 
-    __slots__ = ("_prepared", "_ready", "_run", "_step")
+    __slots__ = ("_ready",)
 
     def __init__(
         self, run: "ClaimedRun", step: StepState, prepared: Prepared | None, ready: "asyncio.Future[None] | None"
     ) -> None:
-        self._run = run
-        self._step = step
-        self._prepared = prepared
+        super().__init__(run, step, prepared)
         self._ready = ready
 
     @property
     def run_id(self) -> RunId:
         return self._run.handle.run_id
-
-    @property
-    def step_id(self) -> StepId:
-        return self._step.spec.id
-
-    @property
-    def step_key(self) -> str:
-        return self._step.spec.key
 
     @property
     def goal(self) -> str:
@@ -59,18 +46,6 @@ class StepContext(Context):
     @property
     def root(self) -> Root:
         return self._run.root
-
-    @property
-    def blobs(self) -> BlobStore:
-        return self._run.tools.blobs
-
-    @property
-    def layers(self) -> Layers:
-        return self._run.tools.layers
-
-    @property
-    def bounds(self) -> Bounds:
-        return self._run.tools.bounds
 
     @property
     def models(self) -> Models:
@@ -93,19 +68,6 @@ class StepContext(Context):
         return RunReplaying(self._run)
 
     @property
-    def sandbox(self) -> Sandbox | None:
-        return self._run.tools.sandbox
-
-    @property
-    def secrets(self) -> SecretFolder | None:
-        secrets = self._run.tools.secrets
-        return None if secrets is None else secrets.of(self._run.handle.state.info.tenant)
-
-    @property
-    def prepared(self) -> Prepared | None:
-        return self._prepared
-
-    @property
     def ready(self) -> "asyncio.Future[None] | None":
         return self._ready
 
@@ -126,9 +88,6 @@ class StepContext(Context):
             spec = state.steps[StepId(row.step_id)].spec
             found.append(AppliedSet(row.step_id, spec.key, spec.number, ChangeSet.from_json(row.body)))
         return found
-
-    async def sets_of(self, run_id: str) -> Sequence[ChangeSet]:
-        return await self._run.tools.change_sets_of(run_id)
 
     async def shown(self) -> Mapping[str, Any] | None:
         return await self._run.shown(self._step)

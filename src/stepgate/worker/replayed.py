@@ -8,8 +8,6 @@ from stepgate.domain.forking import is_material
 from stepgate.domain.state import RunState, StepState
 from stepgate.executors.base import (
     AppliedSet,
-    Bounds,
-    Context,
     FinishedStep,
     Models,
     Planning,
@@ -20,12 +18,9 @@ from stepgate.llm.protocol import ModelAnswer, ModelRequest, request_hash
 from stepgate.llm.recorded import answer_from
 from stepgate.storage.answers import RecordedCall
 from stepgate.worker.planning import RunPlanning
+from stepgate.worker.run_context import RunContext
 from stepgate.workspace.access import Root
 from stepgate.workspace.blobs import BlobStore
-from stepgate.workspace.changes import ChangeSet
-from stepgate.workspace.layers.store import Layers
-from stepgate.workspace.sandbox.sandbox import Sandbox
-from stepgate.workspace.secrets import SecretFolder
 
 if TYPE_CHECKING:
     from stepgate.worker.claimed import ClaimedRun
@@ -71,7 +66,7 @@ class RecordedModels(Models):
         return answer_from(await asyncio.to_thread(self._blobs.get, call.answer_sha256))
 
 
-class ReplayedContext(Context):
+class ReplayedContext(RunContext):
     """`before` is the run's state when the step began, `seen` the steps that were done by then."""
 
     def __init__(
@@ -83,13 +78,11 @@ class ReplayedContext(Context):
         seen: Collection[str],
         recorded: "Recorded",
     ) -> None:
-        self._run = run
+        super().__init__(run, step)
         self._root = root
-        self._step = step
         self._before = before
         self._seen = seen
         self._recorded = recorded
-        self._prepared: Prepared | None = None
         own = [call for call in recorded.calls if call.step_id == step.id]
         self._models = RecordedModels(own, run.tools.blobs)
 
@@ -102,32 +95,12 @@ class ReplayedContext(Context):
         return self._recorded.state.info.id
 
     @property
-    def step_id(self) -> str:
-        return self._step.id
-
-    @property
-    def step_key(self) -> str:
-        return self._step.spec.key
-
-    @property
     def goal(self) -> str:
         return self._recorded.state.info.goal
 
     @property
     def root(self) -> Root:
         return self._root
-
-    @property
-    def blobs(self) -> BlobStore:
-        return self._run.tools.blobs
-
-    @property
-    def layers(self) -> Layers:
-        return self._run.tools.layers
-
-    @property
-    def bounds(self) -> Bounds:
-        return self._run.tools.bounds
 
     @property
     def models(self) -> Models:
@@ -142,19 +115,6 @@ class ReplayedContext(Context):
         raise NotKept
 
     @property
-    def sandbox(self) -> Sandbox | None:
-        return self._run.tools.sandbox
-
-    @property
-    def secrets(self) -> SecretFolder | None:
-        secrets = self._run.tools.secrets
-        return None if secrets is None else secrets.of(self._run.handle.state.info.tenant)
-
-    @property
-    def prepared(self) -> Prepared | None:
-        return self._prepared
-
-    @property
     def ready(self) -> "asyncio.Future[None] | None":
         return None
 
@@ -166,9 +126,6 @@ class ReplayedContext(Context):
 
     async def applied(self) -> Sequence[AppliedSet]:
         return ()
-
-    async def sets_of(self, run_id: str) -> Sequence[ChangeSet]:
-        return await self._run.tools.change_sets_of(run_id)
 
     async def shown(self) -> Mapping[str, Any] | None:
         approval = self._step.approval

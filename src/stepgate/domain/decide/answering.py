@@ -6,12 +6,12 @@ from stepgate.domain.decide.turn import Turn
 from stepgate.domain.errors import Forbidden
 from stepgate.domain.identity import Kind
 from stepgate.domain.quorum import OWN, Approver, Authority, of_editor, shortfall
-from stepgate.domain.state import Approval, StepState
+from stepgate.domain.state import Actor, Approval, StepState
 
 
-def check_no_agent(turn: Turn) -> None:
+def check_no_agent(actor: Actor) -> None:
     """Raises Forbidden: what an agent wants to do is what is asked about; it never answers."""
-    if turn.actor.kind == Kind.AGENT:
+    if actor.kind == Kind.AGENT:
         raise Forbidden("an agent decides nothing", code="agent_decides", fix="let a person or a service decide")
 
 

@@ -78,7 +78,7 @@ def approve(turn: Turn, command: Approve) -> None:
 
     A person's second approval, also for or by somebody else, changes nothing.
     """
-    check_no_agent(turn)
+    check_no_agent(turn.actor)
     step, question = _question(turn, command.step_id, command.action_hash)
     approver = checked_approver(turn, step, question, command.authority)
     match question.status:
@@ -109,7 +109,7 @@ def reject(turn: Turn, command: Reject) -> None:
 
     One is enough, whoever else approved and however many it would have taken.
     """
-    check_no_agent(turn)
+    check_no_agent(turn.actor)
     step, question = _question(turn, command.step_id, command.action_hash)
     check_delegated(turn, command.authority)
     match question.status:
@@ -142,7 +142,7 @@ def reject(turn: Turn, command: Reject) -> None:
 
 
 def skip(turn: Turn, command: Skip) -> None:
-    check_no_agent(turn)
+    check_no_agent(turn.actor)
     step = turn.step(command.step_id)
     if step.status is S.SKIPPED:
         return
@@ -163,7 +163,7 @@ def _check_dispensable(step: StepState) -> None:
 
 def edit(turn: Turn, command: Edit) -> None:
     """The step gets another input and goes back to be prepared; no earlier answer counts for it."""
-    check_no_agent(turn)
+    check_no_agent(turn.actor)
     step, question = _question(turn, command.step_id, command.action_hash)
     match question.status:
         case ApprovalStatus.OPEN:

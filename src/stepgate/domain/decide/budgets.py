@@ -4,7 +4,8 @@ from stepgate.domain import budget, events
 from stepgate.domain.commands import AlertBudget, ExtendBudget, StopForBudget
 from stepgate.domain.decide.steps import stop
 from stepgate.domain.decide.turn import Turn
-from stepgate.domain.errors import InvalidValue
+from stepgate.domain.errors import Forbidden, InvalidValue
+from stepgate.domain.identity import Kind
 from stepgate.domain.states import ACTIVE, IN_FLIGHT
 from stepgate.domain.states import EventType as E
 
@@ -14,6 +15,8 @@ _FIX = "leave it out, or create the run with this limit"
 
 def extend(turn: Turn, command: ExtendBudget) -> None:
     """Adds and never takes back; the run stands where it is until somebody resumes it."""
+    if turn.actor.kind == Kind.AGENT:
+        raise Forbidden("an agent may not extend a budget", fix="let a person or a service extend it")
     own = turn.state.budget
     if turn.state.finished:
         raise turn.refuse("extend the budget of", "fork it, or create a run with a larger limit")
