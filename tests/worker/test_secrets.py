@@ -70,7 +70,9 @@ def on_disk(folder: Path) -> list[str]:
     found = []
     for path in folder.rglob("*"):
         found.append(str(path))
-        if path.is_file() and "secrets" not in path.parts:
+        if path.is_symlink():  # where it leads is found by itself, or is none of ours
+            found.append(str(path.readlink()))
+        elif path.is_file() and "secrets" not in path.parts:
             found.append(path.read_bytes().decode(errors="replace"))
     return found
 
