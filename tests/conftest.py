@@ -3,6 +3,8 @@
 import pytest
 from hypothesis import settings
 
+from tests.fixtures.patience import be_patient
+
 pytest_plugins = ["tests.fixtures.database"]
 
 # How long an example takes says how busy the machine is, and no test is about that. The same examples are tried each
@@ -10,6 +12,7 @@ pytest_plugins = ["tests.fixtures.database"]
 settings.register_profile("patient", settings.default, deadline=None, derandomize=True)
 settings.register_profile("exploring", settings.default, deadline=None)
 settings.load_profile("patient")
+be_patient()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,6 +14,7 @@ from stepgate.domain.plan import ValidPlan
 from stepgate.domain.plan_check import validate_plan
 from stepgate.domain.plan_text import parse_plan_text
 from stepgate.executors.registry import Registry
+from tests.fixtures.patience import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 PARAMS: Mapping[str, Mapping[str, Any]] = {"review-file": {"file": "invoice.py"}}
@@ -27,7 +28,7 @@ def load(path: Path) -> ValidPlan:
 
 def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-B", "-m", "unittest", "-v"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from typing import Any
 import httpx2
 from websockets.sync.client import ClientConnection, connect
 
+from tests.fixtures.patience import PATIENCE_S
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-DEADLINE_S = 60.0
 OPTIONS = (
     *("--headless=new", "--remote-debugging-port=0", "--disable-gpu", "--no-first-run", "--no-default-browser-check"),
     *("--disable-extensions", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -43,7 +44,7 @@ class Tab:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            told = json.loads(self._socket.recv(timeout=DEADLINE_S))
+            told = json.loads(self._socket.recv(timeout=PATIENCE_S))
             if told.get("id") == number:
                 assert "error" not in told, told
                 return told["result"]
@@ -58,7 +59,7 @@ class Tab:
 
     def until(self, expression: str) -> Any:
         """Its value, once there is one that counts as true."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 found = self.ask(expression)
@@ -103,11 +104,11 @@ def opened(program: str, folder: Path) -> Iterator[Tab]:
             yield Tab(socket)
     finally:
         process.terminate()
-        process.wait(DEADLINE_S)
+        process.wait(PATIENCE_S)
 
 
 def _port(process: "subprocess.Popen[bytes]", told: Path) -> int:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         if told.exists() and (text := told.read_text()):
             return int(text.splitlines()[0])

@@ -26,10 +26,10 @@ from stepgate.settings import Settings, load
 from stepgate.storage.embedded import EmbeddedServer
 from tests.fixtures.database import Administrator
 from tests.fixtures.database import _database as make_database
+from tests.fixtures.patience import PATIENCE_S
 
 SECRET = "a-secret-for-tests"
 ADMIN = Principal("root", Kind.PERSON, frozenset({Role.ADMIN}))
-DEADLINE_S = 60.0
 T = TypeVar("T")
 
 
@@ -52,7 +52,7 @@ class Api:
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs something in the server's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE_S)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
 
     def get(self, path: str, **query: Any) -> Any:
         response = self.client.get(path, params=query)
@@ -91,7 +91,7 @@ class Api:
 
     def until(self, path: str, holds: Callable[[Any], bool]) -> Any:
         """What is there once it is as wanted."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             found = self.get(path)
             if holds(found):
@@ -168,12 +168,12 @@ def served(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
     thread.start()
     try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             assert client.get("/health").status_code == 200
             yield Api(client, port, workspace, *holder)
     finally:
         server.should_exit = True
-        thread.join(DEADLINE_S)
+        thread.join(PATIENCE_S)
         listener.close()
         assert not thread.is_alive()
 

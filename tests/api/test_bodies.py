@@ -10,6 +10,7 @@ from stepgate.api.bodies import MAX_BODY_BYTES, parse
 from stepgate.api.problems import Refused
 from stepgate.domain.errors import InvalidValue
 from tests.api.conftest import Api
+from tests.fixtures.patience import PATIENCE_S
 
 PATH = "/v1/agent-runs"
 JSON = {"Content-Type": "application/json"}
@@ -110,7 +111,7 @@ def test_a_charset_other_than_utf_8_is_refused(quiet: Api) -> None:
 def test_a_body_over_the_limit_is_refused_before_it_is_read_whole(quiet: Api) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", quiet.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", quiet.port), timeout=PATIENCE_S) as connection:
         connection.sendall(head.encode())
         assert connection.makefile("rb").readline().split()[1] == b"413"
 

@@ -19,6 +19,7 @@ from stepgate.storage.embedded import EmbeddedServer
 from tests.api import chromium
 from tests.api.conftest import SECRET, Api, for_a_module
 from tests.fixtures.database import Administrator
+from tests.fixtures.patience import PATIENCE_S
 
 ROOT = Principal("root", Kind.PERSON, frozenset({Role.ADMIN}))
 PROGRAM = chromium.installed()
@@ -79,7 +80,7 @@ class Browser:
 
 @contextmanager
 def browsing(api: Api) -> Iterator[Browser]:
-    with httpx2.Client(base_url=str(api.client.base_url).rstrip("/"), timeout=60) as client:
+    with httpx2.Client(base_url=str(api.client.base_url).rstrip("/"), timeout=PATIENCE_S) as client:
         yield Browser(api, client)
 
 

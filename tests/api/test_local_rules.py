@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from tests.api.conftest import SECRET, Api
+from tests.fixtures.patience import PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_loopback_and_configured_names_are_known(quiet: Api, host: str) -> None:
 
 def test_two_hosts_are_none(quiet: Api) -> None:
     request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", quiet.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", quiet.port), timeout=PATIENCE_S) as connection:
         connection.sendall(request)
         answer = connection.makefile("rb").readline()
     assert answer.split()[1] in (b"400", b"403")

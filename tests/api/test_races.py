@@ -13,9 +13,9 @@ import pytest
 
 from stepgate.domain.identity import Role
 from tests.api.conftest import Api, asked_about, give
+from tests.fixtures.patience import PATIENCE_S
 
 AT_ONCE = 50
-DEADLINE_S = 60
 
 
 Send = Callable[[], httpx2.Response]
@@ -27,14 +27,14 @@ def at_once(sends: Sequence[Send]) -> list[httpx2.Response]:
     answers: dict[int, httpx2.Response] = {}
 
     def send(number: int) -> None:
-        barrier.wait(DEADLINE_S)
+        barrier.wait(PATIENCE_S)
         answers[number] = sends[number]()
 
     threads = [threading.Thread(target=send, args=(number,)) for number in range(len(sends))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(DEADLINE_S)
+        thread.join(PATIENCE_S)
     return [answers[number] for number in range(len(sends))]
 
 

@@ -23,6 +23,7 @@ from tests.api import chromium
 from tests.api.conftest import Api, served
 from tests.fixtures.database import Administrator
 from tests.fixtures.database import _database as database
+from tests.fixtures.patience import PATIENCE_S
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 CLIENT, SECRET = "stepgate console", "s:e&c ret"
@@ -133,7 +134,7 @@ def api(
 @pytest.fixture
 def client(api: Api) -> Iterator[httpx2.Client]:
     """A browser's cookies; each redirect is followed by hand."""
-    with httpx2.Client(base_url=str(api.client.base_url), timeout=60) as found:
+    with httpx2.Client(base_url=str(api.client.base_url), timeout=PATIENCE_S) as found:
         yield found
 
 

@@ -17,8 +17,8 @@ from stepgate.storage.embedded import EmbeddedServer
 from stepgate.storage.webhooks import MOST, Webhooks
 from tests.api.conftest import Api, for_a_module
 from tests.fixtures.database import Administrator
+from tests.fixtures.patience import PATIENCE_S
 
-DEADLINE_S = 30.0
 READ = {"key": "read", "type": "read_file", "input": {"path": "a.txt"}}
 
 
@@ -37,7 +37,7 @@ class Receiver(ThreadingHTTPServer):
 
     def until(self, *types: str, more: int = 0) -> list[tuple[dict[str, str], Any]]:
         """What came, once there is a message of each type (and so many more)."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         with self.came:
             while True:
                 told = [(headers, json.loads(body)) for headers, body in self.got]
@@ -70,7 +70,7 @@ def receiver() -> Iterator[Receiver]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(DEADLINE_S)
+        thread.join(PATIENCE_S)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import pytest
 from tests.cli.preloaded import Preloaded
 from tests.cli.terminals import Terminal
 from tests.fixtures.database import CLUSTER_VARIABLE
+from tests.fixtures.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 120
 OF_COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 OF_INTERPRETER = frozenset({"PYTHONPATH", *OF_COVERAGE})
 """What only an interpreter that starts reads."""
@@ -56,7 +56,7 @@ class Cli:
 
     def __call__(self, *words: str, stdin: str | None = None) -> Result:
         if self.preloaded is not None and not OF_INTERPRETER.intersection(self.environment):
-            return Result(*self.preloaded.run(words, self.cwd, self.environment, stdin=stdin, timeout_s=TIMEOUT_S))
+            return Result(*self.preloaded.run(words, self.cwd, self.environment, stdin=stdin, timeout_s=PATIENCE_S))
         done = subprocess.run(
             [*self.argv, *words],
             input=stdin,
@@ -65,7 +65,7 @@ class Cli:
             text=True,
             cwd=self.cwd,
             env=dict(self.environment),
-            timeout=TIMEOUT_S,
+            timeout=PATIENCE_S,
             check=False,
         )
         return Result(done.returncode, done.stdout, done.stderr)

@@ -22,6 +22,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
+from tests.fixtures.patience import PATIENCE_S, be_patient
+
 ROOT: Final = Path(__file__).parents[2]
 _LONGEST: Final = 1 << 18
 _DOOR: Final = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,7 +69,7 @@ class Preloaded:
 
     def close(self) -> None:
         self._door.close()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_S)
 
 
 def _text(file: IO[bytes]) -> str:
@@ -144,6 +146,7 @@ def _import_everything() -> None:
 
 if __name__ == "__main__":
     _import_everything()
+    be_patient()
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as _door:

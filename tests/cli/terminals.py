@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-DEADLINE_S = 60.0
+from tests.fixtures.patience import PATIENCE_S
+
 _STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -54,7 +55,7 @@ class Terminal:
 
     def expect(self, wanted: str) -> str:
         """Waits until the text appears after what was expected before; returns what came up to its end."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             found = self.text.find(wanted, self._seen)
             if found >= 0:
@@ -72,16 +73,16 @@ class Terminal:
 
     def end(self) -> int:
         """Waits for the command's own end; its exit code."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while self._read(deadline):
             pass
-        return self.process.wait(timeout=DEADLINE_S)
+        return self.process.wait(timeout=PATIENCE_S)
 
     def _read(self, deadline: float) -> bool:
         """False at the end of the output; raises where the deadline passes first."""
         ready, _, _ = select.select([self._own], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise AssertionError(f"nothing more within {DEADLINE_S} s after:\n{self.text}")
+            raise AssertionError(f"nothing more within {PATIENCE_S} s after:\n{self.text}")
         try:
             data = os.read(self._own, 65536)
         except OSError:  # every descriptor of the other side is closed

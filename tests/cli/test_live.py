@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from tests.cli.conftest import TIMEOUT_S, Cli
+from tests.cli.conftest import Cli
+from tests.fixtures.patience import PATIENCE_S
 
 PRINTS = """
 version: 1
@@ -35,7 +36,7 @@ def test_a_terminal_shows_the_last_lines_of_a_running_command(cli: Cli) -> None:
 
 def running(cli: Cli) -> str:
     """The id of the only run, once its command runs."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         for run in cli("runs", "--json").json["items"]:
             if any(step["status"] == "running" for step in cli("show", run["id"], "--json").json["steps"]):
@@ -55,10 +56,10 @@ def test_show_follow_prints_every_line_as_it_comes_and_the_run_when_it_has_ended
             assert any("talks | first" in line for line in seen)
             assert any("talks | \\x1b[2Jhello" in line for line in seen)
             assert cli("cancel", run_id).code == 0
-            rest, errors = watching.communicate(timeout=TIMEOUT_S)
+            rest, errors = watching.communicate(timeout=PATIENCE_S)
             assert watching.returncode == 0, errors
             assert "cancelled" in rest
-        driving.communicate(timeout=TIMEOUT_S)
+        driving.communicate(timeout=PATIENCE_S)
 
 
 def test_following_a_run_that_has_ended_shows_it(cli: Cli) -> None:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.cli.conftest import READ, WRITE, Cli
+from tests.fixtures.patience import PATIENCE_S
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def running(process: "subprocess.Popen[str]", line: str) -> Iterator[list[str]]:
         yield said
     finally:
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert "Traceback" not in err
 
@@ -100,7 +101,7 @@ def test_a_decision_that_was_answered_outlives_the_server_that_is_killed_then(cl
         given = answer.json()["approval"]["decision"]
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
     assert cli("show", run_id, "--json").json["steps"][0]["approval"]["decision"] == given
 
 
@@ -144,7 +145,7 @@ def test_the_app_can_be_served_by_uvicorn_itself(cli: Cli) -> None:
         assert health["worker"]["running"] is True
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_rules_of_other_processes_and_files_bind_a_running_server_at_once_on_sighup(cli: Cli) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.crash.matrix import DEADLINE_S, chosen, full
+from tests.crash.matrix import chosen, full
+from tests.fixtures.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +48,7 @@ class Undertaker:
 
     def hear(self, event: str, pid: int | None = None) -> int:
         """The process that tells of the event, once one does; fails when it ended before, or at the deadline."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             for place, (who, what) in enumerate(self._heard):
                 if what == event and pid in (None, who):
@@ -80,7 +81,7 @@ class Undertaker:
 
     def close(self) -> None:
         self._orders.close()
-        self._server.wait(DEADLINE_S)
+        self._server.wait(PATIENCE_S)
         self._news.close()
 
 

@@ -13,7 +13,6 @@ Saves = Literal["nothing", "aside", "in the set"]
 DEATHS: tuple[Death, ...] = ("killed", "stopped", "powerless")
 SAVES: tuple[Saves, ...] = ("nothing", "aside", "in the set")
 
-DEADLINE_S = 300.0
 """Long, since many may die at once on a small machine."""
 
 PROJECT: Tree = {

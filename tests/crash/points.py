@@ -56,11 +56,12 @@ POINTS: tuple[Point, ...] = (
     Point("starting", f"{DRIVER}:Driver.submit", "before", (COMMAND,), submitting=commands.Begin),
     Point("started", f"{DRIVER}:Driver.submit", "after", (COMMAND,), submitting=commands.Begin),
     Point("layer-made", f"{LAYERS}.store:Layers._make", "after", (COMMAND,)),
-    Point("running", "stepgate.workspace.sandbox.sandbox:Sandbox.run", "running", (COMMAND,)),
-    Point("ended", "stepgate.workspace.sandbox.sandbox:Sandbox.run", "after", (COMMAND,)),
+    Point("launched", "stepgate.workspace.sandbox.sandbox:Sandbox.launch", "after", (COMMAND,)),
+    Point("running", "stepgate.workspace.sandbox.sandbox:Sandbox.launch", "running", (COMMAND,)),
+    Point("ended", "stepgate.workspace.sandbox.running:Running.run", "after", (COMMAND,)),
     Point("blob-written", f"{BLOBS}:BlobStore._place", "before", (COMMAND,)),
     Point("blob-placed", f"{BLOBS}:BlobStore._place", "after", (COMMAND,)),
-    Point("harvested", "stepgate.executors.run_command:harvest", "after", (COMMAND,)),
+    Point("harvested", "stepgate.executors.command_launch:harvest", "after", (COMMAND,)),
     Point("layer-removing", f"{LAYERS}.folder:LayerFolder.remove", "before", (COMMAND,)),
     Point("layer-emptying", f"{LAYERS}.folder:_unlock", "after", (COMMAND,)),
     Point("layer-removed", f"{LAYERS}.folder:LayerFolder.remove", "after", (COMMAND,)),
@@ -178,16 +179,16 @@ def _announced(apply: Callable[..., Any], stop: Callable[[], None], wanted: str)
     return functools.partial(apply, on_point=on_point)
 
 
-def _running(run: Callable[..., Any], stop: Callable[[], None]) -> Callable[..., Any]:
+def _running(launch: Callable[..., Any], stop: Callable[[], None]) -> Callable[..., Any]:
     """The command has done its work and says so, but does not end."""
 
     def on_output(_stream: str, data: bytes) -> None:
         if REACHED in data:
             stop()
 
-    async def lasting(sandbox: Any, command: Command, layer: Any, **more: Any) -> Any:
+    def lasting(sandbox: Any, command: Command, layer: Any, **more: Any) -> Any:
         script = f"{command.argv[-1]}\necho {REACHED.decode()}; sleep 600"
         longer = replace(command, argv=(*command.argv[:-1], script))
-        return await run(sandbox, longer, layer, **(more | {"on_output": on_output}))
+        return launch(sandbox, longer, layer, **(more | {"on_output": on_output}))
 
     return lasting

@@ -12,8 +12,8 @@ from stepgate.domain.ids import RunId, StepId
 from stepgate.workspace.access import Root
 from stepgate.workspace.locks import WorkspaceLock
 from tests.crash.disk import TEMPORARY
-from tests.crash.matrix import DEADLINE_S
 from tests.crash.worker import CrashKit
+from tests.fixtures.patience import PATIENCE_S
 from tests.worker.lab import PERSON, Lab, Plan, opened, processes
 
 SETTLED = ("completed", "needs_review", "awaiting_approval", "failed")
@@ -162,7 +162,7 @@ class Watch:
         return await self._superuser.fetchval(f"SELECT {what} FROM stepgate.runs WHERE id = $1", self._run, *more)
 
     async def _until(self, holds: Callable[[], Awaitable[bool]]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while not await holds():
             assert time.monotonic() < deadline, await self._told()
             await asyncio.sleep(LOOK_S)  # between looks, so as not to take the time of whom it watches

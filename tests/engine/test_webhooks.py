@@ -20,6 +20,7 @@ from stepgate.engine.webhooks import posting
 from stepgate.engine.webhooks.messages import message
 from stepgate.engine.webhooks.posting import Answer, Poster
 from stepgate.engine.webhooks.targets import Refused, addresses_of, check_literal, is_public
+from tests.fixtures.patience import PATIENCE_S
 
 INSIDE = [
     *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
@@ -83,7 +84,7 @@ async def test_a_name_server_that_does_not_answer_holds_up_no_run(monkeypatch: p
     asking = [asyncio.create_task(addresses_of(f"h{n}.test", 443, private=False)) for n in range(64)]
     try:
         await asyncio.sleep(0)
-        assert await asyncio.wait_for(asyncio.to_thread(lambda: True), 20)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: True), PATIENCE_S)
     finally:
         answered.set()
         await asyncio.gather(*asking)
@@ -157,7 +158,7 @@ async def test_an_endless_answer_is_not_read() -> None:
 
 
 async def test_a_receiver_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posting, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(posting, "PATIENCE_S", 0.2)
     async with receiver(None) as (port, _):
         answer = await posted(f"http://127.0.0.1:{port}/")
     assert (answer.status, answer.error) == (None, "no answer within 0.2 s")

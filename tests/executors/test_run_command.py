@@ -21,6 +21,7 @@ from stepgate.workspace.sandbox.levels import Level
 from stepgate.workspace.sandbox.limits import Limits
 from stepgate.workspace.secrets import SecretFolder
 from tests.executors.bench import Bench
+from tests.fixtures.patience import PATIENCE_S
 
 RUN = RunCommand()
 KEYS = {
@@ -231,7 +232,7 @@ async def test_a_file_changed_meanwhile_is_drift(bench: Bench) -> None:
     context = bench.context(on_output=lambda stream, piece: ready.set())
     params = RunCommandParams.model_validate({"command": "echo new > f; echo ready; head -c 1 >/dev/null; sleep 0.2"})
     running = asyncio.create_task(RUN.execute(context, params))
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), PATIENCE_S)
     (bench.path / "f").write_text("somebody else's\n")
     with pytest.raises(WorkspaceConflict) as caught:
         await running
@@ -244,7 +245,7 @@ async def test_cancelled_it_ends_everything_and_leaves_no_layer(bench: Bench) ->
     context = bench.context(on_output=lambda stream, piece: ready.set())
     params = RunCommandParams.model_validate({"command": "echo ready; sleep 60"})
     running = asyncio.create_task(RUN.execute(context, params))
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), PATIENCE_S)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -327,7 +328,7 @@ async def test_a_named_file_changed_while_the_command_runs_makes_it_stale(
     prepared = await bench.prepare(RUN, given)
     context = bench.context(on_output=lambda stream, piece: ready.set(), prepared=prepared)
     running = asyncio.create_task(RUN.execute(context, RunCommandParams.model_validate(given)))
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), PATIENCE_S)
     script.write_text("echo evil > out\n")
     if restored:
         assert old is not None
@@ -389,3 +390,47 @@ def test_a_command_that_names_more_paths_than_anybody_lists_may_fit_a_rule_that_
     rule = {"name": "r", "match": {"paths": ["4999"]}, "verdict": "deny"}
     policy = policy_of({"version": 1, "rules": [rule]})
     assert decide_policy(policy, Action("run_command", Ruling.ALLOW, reach=reach), 0).gate is Ruling.ASK
+
+
+async def test_a_launched_command_has_done_nothing_until_it_is_finished(bench: Bench) -> None:
+    params = RunCommandParams.model_validate({"command": "echo said; echo made > made"})
+    launched = await RUN.launch(bench.context(), params)
+    assert launched is not None
+    prepared = await RUN.prepare(bench.context(), params)
+    assert launched.fits(prepared)
+    assert bench.output == []
+    done = await launched.finish(bench.context(prepared=prepared))
+    await launched.discard()
+    assert isinstance(done, Done)
+    assert (done.output["stdout"], [entry["path"] for entry in done.output["files"]]) == ("said\n", ["made"])
+
+
+async def test_a_launched_command_that_is_discarded_leaves_nothing(bench: Bench) -> None:
+    before = set(bench.layers.path.iterdir())
+    launched = await RUN.launch(bench.context(), RunCommandParams.model_validate({"command": "echo said; sleep 300"}))
+    assert launched is not None
+    await launched.discard()
+    await launched.discard()
+    bench.layers.settle()
+    assert set(bench.layers.path.iterdir()) == before
+    assert bench.sandbox._live == set()
+    assert bench.output == []
+
+
+async def test_what_was_not_looked_at_before_the_launch_does_not_fit(bench: Bench) -> None:
+    (bench.path / "target").write_text("echo\n")
+    (bench.path / "link").symlink_to("target")
+    params = RunCommandParams.model_validate({"command": "sh link"})
+    launched = await RUN.launch(bench.context(), params)
+    assert launched is not None
+    assert not launched.fits(await RUN.prepare(bench.context(), params))
+    await launched.discard()
+
+
+@pytest.mark.parametrize("more", [{"secrets": ["TOKEN"]}, {"limits": {"wall_s": 1e6}}])
+async def test_nothing_is_launched_with_secrets_or_for_a_command_that_cannot_run(
+    bench: Bench, more: dict[str, Any]
+) -> None:
+    params = RunCommandParams.model_validate({"argv": ["true"], **more})
+    assert await RUN.launch(bench.context(), params) is None
+    assert bench.sandbox._live == set()

@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from stepgate.executors.threads import in_thread
+from tests.fixtures.patience import PATIENCE_S
 
 
 async def test_it_gives_the_result_or_the_error() -> None:
@@ -25,7 +26,7 @@ async def test_cancelled_even_twice_it_waits_for_the_thread(fails: bool) -> None
             raise ValueError("nobody is left to hear this")
 
     task = asyncio.create_task(in_thread(work))
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), PATIENCE_S)
     for _ in range(2):
         task.cancel()
         _done, waiting = await asyncio.wait([task], timeout=0.02)

@@ -11,6 +11,7 @@ import pytest
 
 from stepgate.domain.errors import ModelFailure
 from stepgate.llm.openai import OpenAIRouter
+from tests.fixtures.patience import PATIENCE_S
 from tests.llm.captures import ask, completion
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -82,7 +83,7 @@ async def test_a_silent_router_is_given_up_at_the_deadline() -> None:
     async with serving(serve) as router:
         failed = await failure(router, timeout_s=0.2)
         assert (failed.reason_code, failed.retryable, failed.billed) == ("model_timeout", True, None)
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), PATIENCE_S)
 
 
 async def test_a_router_that_drips_cannot_stretch_the_deadline() -> None:
@@ -165,8 +166,8 @@ async def test_a_cancelled_call_lets_its_connection_go() -> None:
 
     async with serving(serve) as router:
         call = asyncio.create_task(router.complete(ask()))
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), PATIENCE_S)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), PATIENCE_S)

@@ -14,6 +14,7 @@ from stepgate.storage.committer import Committer
 from stepgate.storage.database import Database
 from stepgate.storage.verify import verify
 from stepgate.storage.writing import write
+from tests.fixtures.patience import PATIENCE_S
 from tests.storage.building import (
     chain,
     claim_one,
@@ -128,7 +129,7 @@ async def _until_waiting(superuser: Any, backends: int = 1) -> None:
         SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'stepgate committer' AND wait_event_type = 'Lock'
     """
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while await superuser.fetchval(query) < backends:
             await superuser.execute("SELECT pg_stat_clear_snapshot()")
 

@@ -10,6 +10,7 @@ from stepgate.domain.ids import RunId, new_id
 from stepgate.storage import notify
 from stepgate.storage.database import Database
 from stepgate.storage.notify import CHANNEL, Doorbell
+from tests.fixtures.patience import PATIENCE_S
 
 
 class Ear:
@@ -24,7 +25,7 @@ class Ear:
         self._more.set()
 
     async def until(self, run_id: RunId) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while run_id not in self.heard:
                 await self._more.wait()
                 self._more.clear()
@@ -74,7 +75,7 @@ async def test_the_bell_listens_again_after_its_connection_was_lost(
     (first,) = [row["pid"] for row in await superuser.fetch(bells_of)]
     await superuser.execute("SELECT pg_terminate_backend($1, 5000)", first)
     run_id = RunId(new_id())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while run_id not in ear.heard:
             await superuser.execute("SELECT pg_notify($1, $2)", CHANNEL, run_id)
             await asyncio.sleep(0)
@@ -90,7 +91,7 @@ async def test_ringing_without_a_connection_is_no_error(
     bells[0].ring(RunId(new_id()))
     bells[0]._broken.set()
     run_id = RunId(new_id())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while run_id not in ear.heard:
             bells[0].ring(run_id)
             await asyncio.sleep(0.01)

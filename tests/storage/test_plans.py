@@ -14,6 +14,7 @@ from stepgate.storage.claim import CLAIM, Claims
 from stepgate.storage.committer import Committer
 from stepgate.storage.database import HOT_SETTINGS, Database
 from stepgate.storage.entry import Entry, Submission
+from tests.fixtures.patience import PATIENCE_S
 from tests.storage.building import (
     PERSON,
     WORKER,
@@ -125,7 +126,7 @@ async def updates(superuser: Any, at_least: int = 0) -> dict[str, tuple[int, int
         SELECT relname, n_tup_upd, n_tup_hot_upd + n_tup_newpage_upd
         FROM pg_stat_user_tables WHERE schemaname = 'stepgate'
     """
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             await superuser.execute("SELECT pg_stat_clear_snapshot()")
             found = {row[0]: (row[1], row[2]) for row in await superuser.fetch(query)}

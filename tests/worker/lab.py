@@ -23,10 +23,10 @@ from stepgate.storage.steps import Steps
 from stepgate.worker.worker import Worker
 from stepgate.workspace.access import Root
 from stepgate.workspace.locks import WorkspaceLock
+from tests.fixtures.patience import PATIENCE_S
 from tests.worker.steps import Kit
 
 PERSON = Actor("ada", "person", "cli")
-DEADLINE_S = 60.0
 
 Plan = Sequence[Mapping[str, Any]]
 
@@ -47,7 +47,7 @@ def settings_of(database_url: str, folder: Path, **more: Any) -> Settings:
 
 async def eventually(holds: Callable[[], Awaitable[bool]], what: Callable[[], Any]) -> None:
     """Returns once it holds; fails, saying `what`, when it does not within the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not await holds():
         assert time.monotonic() < deadline, what()
         await asyncio.to_thread(os.sched_yield)
@@ -105,7 +105,7 @@ class Lab:
 
         async def idle() -> bool:
             if self.worker._drives:
-                await asyncio.wait(self.worker._drives, timeout=DEADLINE_S)
+                await asyncio.wait(self.worker._drives, timeout=PATIENCE_S)
             return not self.worker.busy
 
         await eventually(idle, lambda: "the worker still has runs in hand")
@@ -194,7 +194,7 @@ async def until_processes(marker: str, count: int) -> set[int]:
 @contextmanager
 def reading(workspace: Path) -> Iterator[None]:
     """Somebody reads the workspace, so that what is computed cannot be applied until the block ends."""
-    with Root.open(workspace) as root, WorkspaceLock(root).shared(DEADLINE_S):
+    with Root.open(workspace) as root, WorkspaceLock(root).shared(PATIENCE_S):
         yield
 
 

@@ -14,8 +14,9 @@ from stepgate.domain.state import RunState
 from stepgate.engine.engine import NewRun
 from stepgate.engine.model_calls import JournaledModels
 from stepgate.storage.budgets import SharedBudgets
+from tests.fixtures.patience import PATIENCE_S
 from tests.worker.conftest import LoseLease, OpenLab
-from tests.worker.lab import DEADLINE_S, PERSON, Lab, eventually, statuses, step_of
+from tests.worker.lab import PERSON, Lab, eventually, statuses, step_of
 from tests.worker.test_takeover import Begin, begin
 from tests.worker.upstream import SILENCE, Reply, Upstream, serving
 
@@ -229,7 +230,7 @@ async def test_a_call_stopped_before_it_left_holds_nothing(
     monkeypatch.setattr(spending.holds, "hold", slow)
     monkeypatch.setattr(JournaledModels, "_take_back", stopped)
     run_id = await lab.create([ASK])
-    await asyncio.wait_for(at_it.wait(), DEADLINE_S)
+    await asyncio.wait_for(at_it.wait(), PATIENCE_S)
     await lab.engine.pause(run_id, PERSON)
     await lab.until_status(run_id, "paused")
     assert await spent(superuser) == [(0, 0, 0, 0)]
@@ -336,7 +337,7 @@ async def test_an_alert_is_told_once_although_its_worker_was_lost_before_it_coul
     upstream.prepare(Reply(usage=(1000, 10)), Reply(usage=(1, 1)))
     monkeypatch.setattr(spending.holds, "settle", half)
     run_id = await lost.create([ASK])
-    await asyncio.wait_for(settled.wait(), DEADLINE_S)
+    await asyncio.wait_for(settled.wait(), PATIENCE_S)
     await lose_lease(lost)
     successor = await open_lab(**upstream.settings, **PRICED)
     await successor.until_status(run_id, "completed")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -14,7 +16,7 @@ def test_a_mount_in_the_workspace_refuses_new_runs_and_fails_the_steps_of_earlie
     database_url: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.worker.mounting", database_url, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
     if "PermissionError" in done.stderr and "enter_namespace" in done.stderr:
         pytest.skip("namespaces are not permitted here")
     assert done.returncode == 0, done.stderr

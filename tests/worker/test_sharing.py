@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from stepgate.domain.ids import RunId, new_id
 from stepgate.worker import applying, worker
 from stepgate.workspace.locks import ApplyMarks
+from tests.fixtures.patience import PATIENCE_S
 from tests.worker.conftest import OpenLab
 from tests.worker.lab import PERSON, Lab, eventually, reading, statuses, step_of
 
@@ -55,7 +56,7 @@ async def test_changes_of_several_runs_in_one_workspace_never_interleave(open_la
                 if step.approval is not None:
                     await labs[0].engine.approve(run_id, step_id, PERSON, action_hash=step.approval.action_hash)
 
-    await asyncio.wait_for(asyncio.gather(*(approve_all(run_id) for run_id in runs)), 60)
+    await asyncio.wait_for(asyncio.gather(*(approve_all(run_id) for run_id in runs)), PATIENCE_S)
     lines = (labs[0].workspace / "log").read_text().split()
     assert sorted(lines) == sorted(f"{n}{letter}" for n in range(3) for letter in "ab")
     revs = [await revisions(labs[0], run_id) for run_id in runs]

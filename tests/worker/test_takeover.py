@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import make_url
 
 from stepgate.domain.ids import RunId
+from tests.fixtures.patience import PATIENCE_S
 from tests.worker.conftest import LoseLease, OpenLab
 from tests.worker.lab import (
-    DEADLINE_S,
     PERSON,
     Lab,
     Plan,
@@ -74,7 +74,7 @@ class Process:
 
     def kill(self) -> None:
         self.popen.kill()
-        self.popen.wait(DEADLINE_S)
+        self.popen.wait(PATIENCE_S)
         self._stdout.close()
 
 
@@ -232,7 +232,7 @@ async def test_a_step_that_blocks_its_worker_does_not_cost_the_lease(open_lab: O
 
     async def beats() -> None:
         """Lets the step go once the lease was renewed three times while it held up the loop."""
-        await asyncio.to_thread(kit.stubborn.inside.wait, DEADLINE_S)
+        await asyncio.to_thread(kit.stubborn.inside.wait, PATIENCE_S)
         connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
         seen: set[Any] = set()
 
@@ -388,7 +388,7 @@ async def test_a_step_that_three_workers_died_of_is_put_before_a_person(
     for _ in range(3):
         victim = begin(may_die=True)
         worker_id = await victim.ready()
-        assert await asyncio.to_thread(victim.popen.wait, DEADLINE_S) == -signal.SIGKILL
+        assert await asyncio.to_thread(victim.popen.wait, PATIENCE_S) == -signal.SIGKILL
         await expire(worker_id)
     survivor = await open_lab()
     state = await survivor.until_status(run_id, "paused")

@@ -11,6 +11,7 @@ from stepgate.workspace.access import Root
 from stepgate.workspace.apply import applied_state, apply
 from stepgate.workspace.blobs import BlobStore
 from stepgate.workspace.changes import ChangeSet
+from tests.fixtures.patience import PATIENCE_S
 from tests.workspace import trees
 from tests.workspace.test_apply import AFTER, BEFORE
 from tests.workspace.trees import File
@@ -32,7 +33,7 @@ def crash_everywhere(base: Path, blobs: BlobStore, *saved: str) -> tuple[ChangeS
     points = list[str]()
     with Root.open(trial) as root:
         apply(root, change_set, blobs, on_point=points.append)
-    subprocess.run([sys.executable, SCRIPT, base, str(len(points)), *saved], check=True, timeout=60)
+    subprocess.run([sys.executable, SCRIPT, base, str(len(points)), *saved], check=True, timeout=PATIENCE_S)
     return change_set, points
 
 

@@ -17,6 +17,7 @@ from stepgate.workspace.access import Root
 from stepgate.workspace.isolated import Busy, Copies, Copy
 from stepgate.workspace.locks import WorkspaceLock
 from stepgate.workspace.treecopy import Bounds, Stopped
+from tests.fixtures.patience import PATIENCE_S
 from tests.workspace.trees import File, Folder, Link, Tree, read, write
 
 RUN = "019a9f1e-6a3c-7c55-8d7e-3f0f5f0a9b10"
@@ -253,7 +254,7 @@ def test_a_maker_killed_on_the_way_leaves_no_copy_and_its_rest_is_swept(
 ) -> None:
     write(workspace, TREE)
     argv = [sys.executable, "-c", KILLED, str(copies.state_dir), str(workspace), str(at), RUN]
-    assert subprocess.run(argv, check=False, timeout=60).returncode == -9
+    assert subprocess.run(argv, check=False, timeout=PATIENCE_S).returncode == -9
     assert copies.find(RUN) is None
     assert not copies.folder_of(RUN).exists()
     assert copies.sweep() == 1

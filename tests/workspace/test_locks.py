@@ -9,6 +9,7 @@ import pytest
 from stepgate.domain.errors import WorkspaceUnavailable
 from stepgate.workspace.access import Root
 from stepgate.workspace.locks import ApplyMarks, WorkspaceLock
+from tests.fixtures.patience import PATIENCE_S
 
 HOLDER = """
 import sys
@@ -94,7 +95,7 @@ async def test_waiting_leaves_the_event_loop_free(root: Root) -> None:
         for _ in range(100):
             await asyncio.sleep(0)
         assert not waiting.done()
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, PATIENCE_S)
 
 
 async def _enter(lock: WorkspaceLock) -> None:

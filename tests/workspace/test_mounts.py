@@ -7,6 +7,7 @@ import pytest
 
 from stepgate.workspace.access import Root
 from stepgate.workspace.mounts import FUSE_MAGIC, MOUNTS_INSIDE, check_in_place, network_type, parse
+from tests.fixtures.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 EXT4, TMPFS, OVERLAY, BTRFS, XFS = 0xEF53, 0x01021994, 0x794C7630, 0x9123683E, 0x58465342
@@ -69,7 +70,7 @@ def test_a_folder_on_a_local_disk_may_be_worked_in(tmp_path: Path) -> None:
 
 def test_real_mounts_inside_are_refused_for_as_long_as_they_are_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.workspace.mounting", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
     if "PermissionError" in done.stderr and "enter_namespace" in done.stderr:
         pytest.skip("namespaces are not permitted here")
     assert done.returncode == 0, done.stderr

@@ -235,6 +235,22 @@ class Failed:
 Outcome = Done | Failed
 
 
+class Launched(ABC):
+    """An execution that was set up and has not begun. `finish` or `discard` is called once, `discard` also after it."""
+
+    @abstractmethod
+    def fits(self, prepared: Prepared) -> bool:
+        """Whether it may be used for this action: what it was set up over is what was approved."""
+
+    @abstractmethod
+    async def finish(self, context: Context) -> Outcome:
+        """As `Executor.execute`."""
+
+    @abstractmethod
+    async def discard(self) -> None:
+        """Takes it down, unless it was finished; returns when nothing of it is left."""
+
+
 class Executor(ABC, Generic[P]):
     """One step type. Stateless: one instance serves all steps."""
 
@@ -290,6 +306,14 @@ class Executor(ABC, Generic[P]):
         cut = is_cut(given)
         rendering = {"title": f"{self.type} {context.step_key}", "input": visible_json(given), "truncated": cut}
         return Prepared(action={"input": given}, rendering=rendering, risk="high" if cut else "low")
+
+    async def launch(self, context: Context, params: P) -> Launched | None:
+        """For one that `readies`: sets up what `execute` needs while it is found out whether the approval stands.
+
+        Nothing of what is asked for may happen before `Launched.finish`. Called before `prepare` is asked what would be
+        done; a fault is not told here, where nobody knows yet whether it matters. None where nothing is to be set up.
+        """
+        return None
 
     @abstractmethod
     async def execute(self, context: Context, params: P) -> Outcome:

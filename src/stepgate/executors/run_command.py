@@ -14,20 +14,20 @@ from stepgate.domain.errors import StepgateError
 from stepgate.domain.policy.action import Reach
 from stepgate.domain.policy.clarity import is_too_long
 from stepgate.domain.state import Effect, Gate
-from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Prepared
-from stepgate.executors.command_end import failure, output_of, shown_end
+from stepgate.executors.base import Context, Executor, Failed, Launched, Outcome, Prepared
+from stepgate.executors.command_end import shown_end
 from stepgate.executors.command_files import MAX_NAMED, command_paths, named_files, open_words
+from stepgate.executors.command_launch import LaunchedCommand, Opened
 from stepgate.executors.command_params import RunCommandParams
 from stepgate.executors.command_risk import reasons
 from stepgate.executors.command_sandbox import least_level, network, sandbox_for, shown_sandbox, warnings
-from stepgate.executors.preview import SHOWN_FILES, hold_to, stale, without_preview
+from stepgate.executors.preview import SHOWN_FILES, hold_to, without_preview
 from stepgate.executors.readings import disguised, exact, exact_line, plain
 from stepgate.executors.screen import SHOWN_TEXT, visible
 from stepgate.executors.secrets import Secrets
 from stepgate.executors.threads import in_thread
-from stepgate.workspace.drift import Snapshot, observe
-from stepgate.workspace.layers.harvest import harvest
-from stepgate.workspace.layers.layer import WORKSPACE, Layer
+from stepgate.workspace.drift import observe
+from stepgate.workspace.layers.layer import WORKSPACE
 from stepgate.workspace.sandbox.command import Command
 from stepgate.workspace.sandbox.sandbox import Sandbox
 
@@ -77,15 +77,20 @@ class RunCommand(Executor[RunCommandParams]):
         secrets = await Secrets.of(context, params.secrets)
         try:
             command = _command(context, params, secrets)
-            action = await asyncio.to_thread(_action, context, sandbox, command, params, secrets)
+            action, reach = await asyncio.to_thread(self._look, context, sandbox, command, params, secrets)
         except StepgateError as error:
             return without_preview(title, params, error)
         why = unsafe + reasons(command.argv, params.command, command.env, action["executable"])
         why += _too_long(params, action) + _disguised(params, action)
         rendering = _rendering(title, params, action, why) | {"sandbox": shown_sandbox(sandbox, action)}
         rendering["undo_max_bytes"] = context.blobs.undo_max_bytes
-        reach = await asyncio.to_thread(self._reached, sandbox, params, action)
         return Prepared(action, rendering, "high" if why else "medium", reach=reach, ahead=not unsafe)
+
+    def _look(
+        self, context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams, secrets: Secrets
+    ) -> tuple[dict[str, Any], Reach]:
+        action = _action(context, sandbox, command, params, secrets)
+        return action, self._reached(sandbox, params, action)
 
     def _reached(self, sandbox: Sandbox, params: RunCommandParams, action: Mapping[str, Any]) -> Reach:
         named = self.reach(params)
@@ -106,39 +111,46 @@ class RunCommand(Executor[RunCommandParams]):
     def show_outcome(self, outcome: Outcome) -> dict[str, Any]:
         return shown_end(outcome.output)
 
+    async def launch(self, context: Context, params: RunCommandParams) -> Launched | None:
+        """What is given a secret is set up only once its approval is known to stand."""
+        if params.secrets:
+            return None
+        try:
+            return await self._launch(context, params, await Secrets.of(context, ()), ahead=True)
+        except StepgateError:
+            return None
+
     async def execute(self, context: Context, params: RunCommandParams) -> Outcome:
-        """Raises WorkspaceConflict `drifted` where files changed under it, ChangeRefused for what no change set holds,
+        """Raises what `LaunchedCommand.finish` raises, StaleApproval where the files are not what they were, and
         InvalidValue by field for limits over the worker's and a folder that is not there.
         """
-        sandbox = sandbox_for(context, params)
         if params.secrets and context.prepared is None:
             return Failed("not_approved", "a command with secrets runs only once a person approved it", field="secrets")
         secrets = await Secrets.of(context, params.secrets)
+        return await (await self._launch(context, params, secrets, ahead=False)).finish(context)
+
+    async def _launch(
+        self, context: Context, params: RunCommandParams, secrets: Secrets, *, ahead: bool
+    ) -> LaunchedCommand:
+        sandbox = sandbox_for(context, params)
         command = _command(context, params, secrets)
         stack = ExitStack()
-        try:
-            before, layer = await in_thread(_open, stack, context, sandbox, command, params, secrets)
-            finished = await sandbox.run(command, layer, on_output=context.on_output, ready=context.ready)
-            # It may have read a named file only now: what it did counts only if nobody changed one meanwhile.
-            if before is not None and before.drifted(context.root):
-                raise stale()
-            if (failed := failure(finished, allow_failure=params.allow_failure)) is not None:
-                return Failed(*failed, output=output_of(sandbox, finished, None), own_end=finished.killed is None)
-            if layer.untouched():
-                return Done(output_of(sandbox, finished, None))
-            if secrets.given:
-                await in_thread(secrets.refuse_in, layer, context.root, command.limits.files)
-            change_set = await in_thread(harvest, layer, context.root, context.blobs, command.limits)
-        except Exception as error:
-            if (clean := secrets.cleaned(error)) is error:
-                raise
-            raise clean from None
-        finally:
+
+        async def close() -> None:
             stack.close()
             if secrets.given:  # what it wrote of them in its layer is gone before the step is over
                 await in_thread(context.layers.settle)
-        changed = change_set if change_set.changes else None
-        return Done(output_of(sandbox, finished, changed), changed)
+
+        try:
+            opened = await in_thread(_open, stack, context, sandbox, command, params, secrets, ahead=ahead)
+            running = sandbox.launch(command, opened.layer, on_output=context.on_output)
+        except BaseException as error:
+            await close()
+            if not isinstance(error, Exception) or (clean := secrets.cleaned(error)) is error:
+                raise
+            raise clean from None
+        allowed = params.allow_failure
+        return LaunchedCommand(sandbox, command, opened, running, secrets, allow_failure=allowed, close=close)
 
 
 def _command(context: Context, params: RunCommandParams, secrets: Secrets) -> Command:
@@ -170,25 +182,28 @@ def _action(
 
 
 def _open(
-    stack: ExitStack, context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams, secrets: Secrets
-) -> tuple[Snapshot | None, Layer]:
-    """How the files named stand, and a layer that is given up with the stack."""
-    before = _held(context, sandbox, command, params, secrets)
+    stack: ExitStack,
+    context: Context,
+    sandbox: Sandbox,
+    command: Command,
+    params: RunCommandParams,
+    secrets: Secrets,
+    *,
+    ahead: bool,
+) -> Opened:
+    """A layer that is given up with the stack. Raises StaleApproval unless the action is the approved one.
+
+    `ahead` of the approval's being looked at it is compared afterwards.
+    """
+    before = None
+    if ahead or context.prepared is not None:
+        known = () if context.prepared is None else context.prepared.action.get("files", ())
+        before = observe(context.root, {*command_paths(params.argv or (), params.command, command.cwd), *known})
+    if context.prepared is not None:
+        hold_to(context, _action(context, sandbox, command, params, secrets))
     layer = context.layers.take(context.root)
     stack.callback(context.layers.retire, layer)
-    return before, layer
-
-
-def _held(
-    context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams, secrets: Secrets
-) -> Snapshot | None:
-    """How the files named stand; raises StaleApproval unless the action is the approved one, where one was."""
-    if context.prepared is None:
-        return None
-    names = command_paths(params.argv or (), params.command, command.cwd)
-    seen = observe(context.root, {*names, *context.prepared.action.get("files", ())})
-    hold_to(context, _action(context, sandbox, command, params, secrets))
-    return seen
+    return Opened(layer, before)
 
 
 def _executable(sandbox: Sandbox, command: Command) -> str | None:

@@ -1,12 +1,14 @@
 """One attempt of one step: resolve its input, ask if it must be asked, execute, record, apply."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from stepgate.domain import canonical
 from stepgate.domain.commands import Interrupt, Pause, Review, StopForBudget
 from stepgate.domain.decide.turn import error_data
 from stepgate.domain.errors import (
@@ -24,19 +26,22 @@ from stepgate.domain.policy.decide import Verdict
 from stepgate.domain.state import Effect, Gate, StepState
 from stepgate.domain.states import ACTIVE, STARTABLE, StepStatus
 from stepgate.domain.wake import MAY_START
-from stepgate.executors.base import Executor, Failed
+from stepgate.executors.base import Executor, Failed, Launched
 from stepgate.worker import ruling
 from stepgate.worker.applying import apply_computed
 from stepgate.worker.asking import ask, grant, is_as_approved, prepare
-from stepgate.worker.executing import DRIFT_ATTEMPTS, DRIFTED, carry_out, execute, reading
+from stepgate.worker.executing import DRIFT_ATTEMPTS, DRIFTED, carry_out, execute, launching, reading
 from stepgate.worker.outcome import fail_with, put_under_review, validated
-from stepgate.worker.previewing import with_preview
+from stepgate.worker.previewing import Preview, last_preview, with_preview
 from stepgate.worker.proposal import Proposal
 from stepgate.worker.quick import is_quick, perform, record, take
 from stepgate.worker.waits import Held
 
 if TYPE_CHECKING:
     from stepgate.worker.driver import Driver
+
+FEW_RULES, BRIEF_BYTES = 50, 500
+"""What policy says of less than this takes less time than to ask it in a thread."""
 
 log = structlog.get_logger(__name__)
 
@@ -157,41 +162,54 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
     """As far as the step can go now; True where a rule allowed it, so that it may be taken up like an approved one."""
     resolved = await driver.resolved_input(step.id)
     params = validated(executor, resolved)
-    foreseen = await _beside(executor, lambda: ruling.foresee(driver, step, executor, params))
+    beside = partial(_beside, driver, executor, resolved)
+    foreseen = await beside(partial(ruling.foresee, driver, step, executor, params))
     if foreseen.denied:
         await fail_with(driver, step, ruling.denied(foreseen))
         return False
     if step.spec.gate is Gate.ALLOW and foreseen.gate is Ruling.ALLOW and not step.approvals:
         await execute(driver, step, executor, params)
         return False
-    if step.spec.effect is Effect.WORKSPACE and step.authorised:
-        await driver.hold_workspace(step.id)
-    # A model may write for minutes: others apply changes meanwhile, and at its start the action is looked at anew.
-    async with reading(driver, executor, locked=not executor.prepares_long(params)):
-        prepared = await prepare(driver, step, executor, params)
-        rev = await driver.workspace_rev(step.id)
-        proposal = Proposal(step, executor, params, resolved, prepared, rev)
-        verdict = await _beside(executor, partial(ruling.rule, driver, proposal))
-        if not verdict.denied:
+    last = await _turn_and_preview(driver, step)
+    async with AsyncExitStack() as exits:
+        # A model may write for minutes: others apply changes meanwhile, and at its start the action is looked at anew.
+        async with reading(driver, executor, locked=not executor.prepares_long(params)):
+            launched = None if last else await exits.enter_async_context(launching(driver, step, executor, params))
+            prepared = await prepare(driver, step, executor, params)
+            rev = await driver.workspace_rev(step.id)
+            proposal = Proposal(step, executor, params, resolved, prepared, rev)
+            verdict = await beside(partial(ruling.rule, driver, proposal))
             possible = executor.previews(params) and prepared.ahead and prepared.failure is None
             wanted = verdict.preview and possible
-            proposal = await with_preview(driver, proposal, wanted=wanted)
-            verdict = await _beside(executor, partial(ruling.rule, driver, proposal))
-    return await _decide(driver, proposal, verdict)
+            if not verdict.denied and (last is not None or wanted):
+                proposal = await with_preview(driver, proposal, last, wanted=wanted)
+                verdict = await beside(partial(ruling.rule, driver, proposal))
+        return await _decide(driver, proposal, verdict, launched)
 
 
-async def _beside(executor: Executor[Any], ruled: Callable[[], Verdict]) -> Verdict:
+async def _turn_and_preview(driver: "Driver", step: StepState) -> Preview | None:
+    """Waits for the workspace where the step may change it, and finds what the step's last question showed."""
+    if step.spec.effect is not Effect.WORKSPACE or not step.authorised:
+        return await last_preview(driver, step)
+    _, last = await asyncio.gather(driver.hold_workspace(step.id), last_preview(driver, step))
+    return last
+
+
+async def _beside(
+    driver: "Driver", executor: Executor[Any], resolved: Mapping[str, Any], ruled: Callable[[], Verdict]
+) -> Verdict:
     """A command can have so many words, and its change so many paths, that the event loop would stand still."""
-    return await asyncio.to_thread(ruled) if executor.sandboxed else ruled()
+    brief = len(driver.tools.policy.rules) <= FEW_RULES and len(canonical.dumps(resolved)) <= BRIEF_BYTES
+    return await asyncio.to_thread(ruled) if executor.sandboxed and not brief else ruled()
 
 
-async def _decide(driver: "Driver", proposal: Proposal, verdict: Verdict) -> bool:
+async def _decide(driver: "Driver", proposal: Proposal, verdict: Verdict, launched: Launched | None) -> bool:
     step = proposal.step
     approved = is_as_approved(driver, proposal)
     if verdict.denied:
         await fail_with(driver, step, ruling.denied(verdict))
     elif approved is not None and ruling.outlives(driver, step, verdict):
-        await carry_out(driver, proposal, approved)
+        await carry_out(driver, proposal, approved, launched)
     elif verdict.gate is Ruling.ALLOW:
         await grant(driver, proposal, verdict)
         return True

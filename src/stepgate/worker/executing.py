@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -15,7 +15,7 @@ from stepgate.domain.policy.decide import Verdict
 from stepgate.domain.state import Effect, StepState
 from stepgate.domain.states import RunStatus, StepStatus
 from stepgate.engine import planning
-from stepgate.executors.base import Context, Done, Executor, Failed, Outcome, Prepared
+from stepgate.executors.base import Context, Done, Executor, Failed, Launched, Outcome, Prepared
 from stepgate.executors.outcomes import change_set_of
 from stepgate.executors.preview import touched
 from stepgate.storage.attachments import Attachments
@@ -37,12 +37,12 @@ ADD_ATTEMPTS = 5
 DRIFTED = "drifted"
 
 
-async def carry_out(driver: "Driver", proposal: Proposal, hash_: str) -> None:
+async def carry_out(driver: "Driver", proposal: Proposal, hash_: str, launched: Launched | None = None) -> None:
     """What was run ahead of the question is not run again: its outcome is what was approved."""
     step, prepared = proposal.step, proposal.prepared
     match prepared.outcome:
         case None:
-            await execute(driver, step, proposal.executor, proposal.params, hash_, proposal)
+            await execute(driver, step, proposal.executor, proposal.params, hash_, proposal, launched)
         case Done() as done:
             await _record(driver, step, done, hash_, done.output.get("wall_ms"))
         case Failed() as failed:
@@ -75,6 +75,26 @@ async def reading(driver: "Driver", executor: Executor[Any], *, locked: bool = T
         await lock.__aexit__(None, None, None)
 
 
+@asynccontextmanager
+async def launching(
+    driver: "Driver", step: StepState, executor: Executor[Any], params: Any
+) -> AsyncIterator[Launched | None]:
+    """What an approved step executes, set up while it is found out whether the approval still stands.
+
+    It is gone after the block, whatever became of it.
+    """
+    launched = None
+    if executor.readies and step.authorised and not driver.careful:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(time_limit(driver, step)):
+                launched = await executor.launch(driver.context(step), params)
+    try:
+        yield launched
+    finally:
+        if launched is not None:
+            await launched.discard()
+
+
 async def execute(
     driver: "Driver",
     step: StepState,
@@ -82,14 +102,15 @@ async def execute(
     params: Any,
     hash_: str | None = None,
     proposal: Proposal | None = None,
+    launched: Launched | None = None,
 ) -> None:
-    """One attempt under the approved hash; where nobody was asked there is neither hash nor proposal."""
+    """One attempt under the approved hash; where nobody was asked there is no hash and no proposal."""
     if step.spec.effect is Effect.WORKSPACE:
         await driver.hold_workspace(step.id)
     run = _Execution(driver, step, executor, hash_)
     began = time.monotonic()
     try:
-        outcome = await run.outcome(params, None if proposal is None else proposal.prepared)
+        outcome = await run.outcome(params, None if proposal is None else proposal.prepared, launched)
     except Held:
         if run.begun:
             await driver.submit([Interrupt(driver.tools.actor, step.id)])
@@ -143,18 +164,21 @@ class _Execution:
         self._hash = hash_
         self.begun = False
 
-    async def outcome(self, params: Any, prepared: Prepared | None) -> Outcome:
+    async def outcome(self, params: Any, prepared: Prepared | None, launched: Launched | None) -> Outcome:
         """Executes, again where somebody changed a file under the layer meanwhile, a bounded number of times."""
+        if launched is not None and (prepared is None or not launched.fits(prepared)):
+            launched = None
         for left in reversed(range(DRIFT_ATTEMPTS)):
             try:
                 async with reading(self._driver, self._executor):
                     if self._executor.readies and not self._driver.careful:
-                        return await self._ready_meanwhile(params, prepared)
+                        return await self._ready_meanwhile(params, prepared, launched)
                     await self._begin()
                     return await self._within_limit(self._driver.context(self._step, prepared), params)
             except WorkspaceConflict as error:
                 if error.reason_code != DRIFTED or left == 0:
                     raise
+                launched = None
         raise AssertionError("unreachable")
 
     async def _begin(self) -> None:
@@ -164,28 +188,29 @@ class _Execution:
             await driver.submit([Begin(driver.tools.actor, step.id, self._hash)])
             self.begun = True
 
-    async def _ready_meanwhile(self, params: Any, prepared: Prepared | None) -> Outcome:
+    async def _ready_meanwhile(self, params: Any, prepared: Prepared | None, launched: Launched | None) -> Outcome:
         """Whatever ends the execution, its start is recorded before its end is; unless the attempt is given up."""
         start = self._driver.background(self._begin())
         try:
             context = self._driver.context(self._step, prepared, start)
-            outcome = await self._within_limit(context, params)
+            outcome = await self._within_limit(context, params, launched)
         except Exception:
             await start
             raise
         await start
         return outcome
 
-    async def _within_limit(self, context: Context, params: Any) -> Outcome:
+    async def _within_limit(self, context: Context, params: Any, launched: Launched | None = None) -> Outcome:
         outcome: Outcome
         if not self._executor.lasts and self._step.spec.timeout_ms is None:
             outcome = await self._executor.execute(context, params)
             return outcome
+        work = self._executor.execute(context, params) if launched is None else launched.finish(context)
         limit = time_limit(self._driver, self._step)
         clock = asyncio.timeout(limit)
         try:
             async with clock:
-                outcome = await self._executor.execute(context, params)
+                outcome = await work
         except TimeoutError:
             if not clock.expired():
                 raise

@@ -22,6 +22,7 @@ from stepgate.domain.errors import (
     StepgateError,
     WorkspaceConflict,
 )
+from stepgate.domain.state import StepState
 from stepgate.domain.states import StepStatus
 from stepgate.executors.base import Failed, Outcome, Prepared
 from stepgate.executors.outcomes import Origin, change_set_of, dump, load, with_outcome, without_outcome
@@ -36,16 +37,23 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ATTEMPTS = 3
+Preview = Mapping[str, Any]
 
 
-async def with_preview(driver: "Driver", proposal: Proposal, *, wanted: bool) -> Proposal:
-    """The action with what came of it: found again where the last question showed it and it still holds, else, where
-    policy wants it, found out now. Call it while no change set can be applied.
+async def last_preview(driver: "Driver", step: StepState) -> Preview | None:
+    """What the step's latest question said of a run ahead of it; None where it said nothing of one."""
+    rendering = await driver.shown(step)
+    last = None if rendering is None else rendering.get("preview")
+    return last if isinstance(last, Mapping) else None
+
+
+async def with_preview(driver: "Driver", proposal: Proposal, last: Preview | None, *, wanted: bool) -> Proposal:
+    """The action with what came of it: found again where the `last` question showed it and it still holds, else,
+    where policy wants it, found out now. Call it while no change set can be applied.
 
     Raises StaleApproval where a file that the action names changed meanwhile.
     """
     origin = Origin.of(proposal.prepared, proposal.rev)
-    last = await _last(driver, proposal)
     if last is not None and Origin(last.get("action", ""), last.get("rev", "")) == origin:
         prepared = await _recalled(driver, proposal, origin, last)
         if prepared is not None:
@@ -78,14 +86,7 @@ async def _joined(driver: "Driver", proposal: Proposal, origin: Origin, name: st
     return await asyncio.to_thread(with_outcome, proposal.prepared, outcome, origin, name, seen, driver.tools.blobs)
 
 
-async def _last(driver: "Driver", proposal: Proposal) -> Mapping[str, Any] | None:
-    """What the step's latest question said of a run ahead of it."""
-    rendering = await driver.shown(proposal.step)
-    last = None if rendering is None else rendering.get("preview")
-    return last if isinstance(last, Mapping) else None
-
-
-async def _recalled(driver: "Driver", proposal: Proposal, origin: Origin, last: Mapping[str, Any]) -> Prepared | None:
+async def _recalled(driver: "Driver", proposal: Proposal, origin: Origin, last: Preview) -> Prepared | None:
     """The action as it was shown; None where its outcome is gone, or would not be what it was any more."""
     name = last.get("outcome")
     if name is None:

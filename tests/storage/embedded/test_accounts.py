@@ -16,6 +16,7 @@ import stepgate
 from stepgate.domain.errors import DatabaseUnavailable
 from stepgate.storage.embedded import acquire, binaries, layout
 from tests.fixtures.embedded import eventually, is_silent
+from tests.fixtures.patience import PATIENCE_S
 
 PROGRAM = """
 import asyncio, sys
@@ -77,7 +78,7 @@ def test_an_ordinary_user_gets_a_server_of_their_own(state_dir: Path, open_copy:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert (result.stdout.strip(), result.stderr) == ("yes", "")
     assert eventually(lambda: is_silent(state_dir))

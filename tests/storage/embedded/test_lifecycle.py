@@ -17,6 +17,7 @@ from stepgate.domain.errors import DatabaseUnavailable
 from stepgate.storage.embedded import EmbeddedServer, acquire, launch, layout
 from stepgate.storage.embedded.binaries import Binaries
 from tests.fixtures.embedded import Client, eventually, is_silent
+from tests.fixtures.patience import PATIENCE_S
 
 StartClient = Callable[[Path], Client]
 
@@ -279,4 +280,4 @@ def test_it_needs_nothing_on_path(state_dir: Path) -> None:
     program = "import sys; from pathlib import Path; from stepgate.storage.embedded import acquire; "
     program += "acquire(Path(sys.argv[1]), durable=False).release()"
     environment = {name: value for name, value in os.environ.items() if name != "PATH"} | {"PATH": "/nonexistent"}
-    subprocess.run([sys.executable, "-c", program, str(state_dir)], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(state_dir)], env=environment, check=True, timeout=PATIENCE_S)

@@ -18,6 +18,7 @@ from stepgate.domain.errors import DatabaseUnavailable, SchemaMismatch
 from stepgate.storage import migrations
 from tests.fixtures.database import CLUSTER_VARIABLE
 from tests.fixtures.embedded import eventually, is_silent
+from tests.fixtures.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 VERSIONS = Path("src/stepgate/storage/migrations/versions")
@@ -34,7 +35,7 @@ def start_alembic(url: str | None, *arguments: str, cwd: Path = ROOT, **variable
 
 
 def end_alembic(process: "subprocess.Popen[str]") -> str:
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     return output
 

@@ -17,6 +17,7 @@ from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.sandbox.command import Command, Killed
 from stepgate.workspace.sandbox.launch import Launcher
 from stepgate.workspace.sandbox.limits import Limits
+from tests.fixtures.patience import PATIENCE_S
 from tests.workspace.sandbox.lab import Lab
 
 # A daemon that left its parent, session and terminal and ignores every signal it can; the lock shows whether it lives.
@@ -67,7 +68,7 @@ async def test_cancelling_kills_everything_before_it_returns(lab: Lab) -> None:
     with lab.layer() as layer:
         begun = asyncio.Event()
         task = asyncio.create_task(lab.sandbox.run(_daemon("stay"), layer, on_output=lambda _name, _data: begun.set()))
-        await asyncio.wait_for(begun.wait(), 30)
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
         assert _lives(layer)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -79,7 +80,7 @@ async def test_cancelling_again_and_again_does_not_shorten_the_end(lab: Lab) -> 
     with lab.layer() as layer:
         begun = asyncio.Event()
         task = asyncio.create_task(lab.sandbox.run(_daemon("stay"), layer, on_output=lambda _name, _data: begun.set()))
-        await asyncio.wait_for(begun.wait(), 30)
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
         while not task.done():
             task.cancel()
             await asyncio.sleep(0)
@@ -128,10 +129,10 @@ async def test_a_lost_launcher_is_reported_and_replaced(lab: Lab) -> None:
     with lab.layer() as layer:
         begun = asyncio.Event()
         task = asyncio.create_task(lab.sandbox.run(_daemon("stay"), layer, on_output=lambda _name, _data: begun.set()))
-        await asyncio.wait_for(begun.wait(), 30)
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
         os.kill(launcher.pid, signal.SIGKILL)
         with pytest.raises(SandboxUnavailable):
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, PATIENCE_S)
         assert not _lives(layer)
     assert (await lab.run("/bin/echo", "again")).stdout == b"again\n"
     assert Launcher.shared() is not launcher

@@ -22,6 +22,7 @@ from stepgate.workspace.sandbox.command import Command, Killed
 from stepgate.workspace.sandbox.levels import CANARIES, DEFAULT_LEVELS, REQUIRED, Level
 from stepgate.workspace.sandbox.limits import Limits
 from stepgate.workspace.sandbox.sandbox import Sandbox
+from tests.fixtures.patience import PATIENCE_S
 from tests.workspace.sandbox.lab import Lab, make
 
 # Hides a part of /proc as container engines do; the kernel then permits no fresh one to a user namespace.
@@ -158,7 +159,7 @@ async def test_a_process_without_its_first_thread_is_ended_too(lab: Lab) -> None
     stop = asyncio.Event()
     with lab.layer() as layer:
         command = Command(("python3", "-I", "-S", "-c", HEADLESS), limits=Limits(wall_s=60))
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(PATIENCE_S):
             finished = await lab.sandbox.run(command, layer, on_output=lambda *_: stop.set(), stop=stop)
         assert (finished.killed, finished.stdout) == (Killed.CANCEL, b"held\n")
         assert not _locked(layer)

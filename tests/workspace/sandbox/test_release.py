@@ -12,6 +12,7 @@ from stepgate.domain.errors import LeaseLost
 from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.sandbox.command import Command, Finished
 from stepgate.workspace.sandbox.launch import Launcher
+from tests.fixtures.patience import PATIENCE_S
 from tests.workspace.sandbox.lab import Lab
 
 MARK = Command(("/bin/sh", "-c", "echo begun; touch /workspace/mark"))
@@ -19,7 +20,7 @@ MARK = Command(("/bin/sh", "-c", "echo begun; touch /workspace/mark"))
 
 async def until_up(lab: Lab) -> None:
     """The sandbox's first process is there and waits."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not lab.sandbox._live:  # noqa: ASYNC110
             await asyncio.sleep(0)
         (running,) = lab.sandbox._live

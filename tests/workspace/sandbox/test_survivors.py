@@ -12,6 +12,7 @@ import pytest
 from stepgate.domain.ids import new_id
 from stepgate.workspace.sandbox.command import Command, Finished, Killed
 from stepgate.workspace.sandbox.limits import Limits
+from tests.fixtures.patience import PATIENCE_S
 from tests.workspace.sandbox.lab import Lab
 
 # Each shape is a process of its own with the marker in its command line, where the host can see it.
@@ -128,7 +129,7 @@ async def test_nothing_survives_being_stopped_or_cancelled(lab: Lab, marker: str
     tree = Tree(lab, marker)
     task = asyncio.create_task(tree.run())
     with ExitStack() as stack:
-        await asyncio.wait_for(tree.begun.wait(), 50)
+        await asyncio.wait_for(tree.begun.wait(), PATIENCE_S)
         seen = watch(on_host(marker), stack)
         # At least the first one, the two sleepers, the one with a session, the deaf, the stopped and the silent one.
         assert living(seen) >= 6

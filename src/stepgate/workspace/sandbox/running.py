@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from stepgate.domain.errors import InvalidValue, SandboxUnavailable
+from stepgate.domain.errors import InvalidValue, SandboxUnavailable, StepgateError
 from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.redaction import Redactor
 from stepgate.workspace.sandbox.cgroup import Counted, Group
@@ -57,7 +57,7 @@ def _make_group(home: Path, limits: Limits) -> Group:
 
 
 class Running:
-    """A started command. `run` must be called once; nothing of the command runs before `ready` has a result."""
+    """One command in its sandbox. `run` or `discard` must be called once; `start` may be called long before."""
 
     def __init__(
         self,
@@ -65,17 +65,20 @@ class Running:
         command: Command,
         layer: Layer,
         on_output: Callable[[str, bytes], None] | None,
-        ready: "asyncio.Future[None] | None" = None,
+        on_end: "Callable[[Running], None] | None" = None,
     ) -> None:
         self._recipe = recipe
         self._command = command
         self._layer = layer
         self._on_output = on_output
-        self._ready = ready
+        self._on_end = on_end
+        self._started: tuple[socket.socket, tuple[Stream, Stream]] | None = None
+        self._wanted = False
+        self._ready: asyncio.Future[None] | None = None
         self._release = -1
         self._bare = False
         self._loop = asyncio.get_running_loop()
-        self._started = time.monotonic()
+        self._began = 0.0
         self._killed: Killed | None = None
         self._fault: BaseException | None = None
         self._written = 0
@@ -86,17 +89,26 @@ class Running:
         self._group: Group | None = None
         self.counted: Counted | None = None
 
-    async def run(self, stop: asyncio.Event | None) -> Finished:
-        if self._recipe.groups is not None:
-            self._group = _make_group(self._recipe.groups, self._command.limits)
-        try:
-            return await self._run(stop)
-        finally:
-            if self._group is not None:
-                self._group.remove()
+    def start(self) -> None:
+        """Has the sandbox set up, and does not wait for it; nothing of the command runs before `run`."""
+        self._up()
 
-    async def _run(self, stop: asyncio.Event | None) -> Finished:
-        control, streams = self._start()
+    def _up(self) -> tuple[socket.socket, tuple[Stream, Stream]]:
+        if self._started is None:
+            if self._recipe.groups is not None:
+                self._group = _make_group(self._recipe.groups, self._command.limits)
+            try:
+                self._started = self._start()
+            except BaseException:
+                self._remove_group()
+                raise
+        return self._started
+
+    async def run(self, stop: asyncio.Event | None = None, ready: "asyncio.Future[None] | None" = None) -> Finished:
+        """The command, from `ready` (at once without one) to the end of its last process."""
+        control, streams = self._up()
+        self._began, self._wanted, self._ready = time.monotonic(), True, ready
+        self._let_go_when_ready()
         try:
             return await self._follow(streams, stop)
         finally:
@@ -110,6 +122,19 @@ class Running:
             if process >= 0:
                 self._loop.remove_reader(process)
                 os.close(process)
+            self._remove_group()
+            if self._on_end is not None:
+                self._on_end(self)
+
+    async def discard(self) -> None:
+        """Ends a sandbox whose command is not to run after all; returns when nothing of it is left."""
+        self.kill(Killed.CANCEL)
+        with contextlib.suppress(StepgateError):  # it may never have come up
+            await self.run()
+
+    def _remove_group(self) -> None:
+        if self._group is not None:
+            self._group.remove()
 
     def _part_with(self, control: socket.socket) -> None:
         report = self._report.result() if self._report.done() else None
@@ -160,10 +185,8 @@ class Running:
                 self._enclose(self._group, message["first"])
             if self._killed is not None:
                 self.kill(self._killed)
-            elif self._ready is None:
-                self._let_go()
             else:
-                self._ready.add_done_callback(self._let_go)
+                self._let_go_when_ready()
             return
         self._loop.remove_reader(control)
         if not self._first.done():
@@ -177,6 +200,15 @@ class Running:
         except OSError as error:
             self._fault = SandboxUnavailable(f"a command cannot be put into its control group: {error.strerror}")
             self.kill(Killed.CANCEL)
+
+    def _let_go_when_ready(self) -> None:
+        """Once there is a sandbox, and its command is wanted."""
+        if not self._wanted or self._process < 0:
+            return
+        if self._ready is None:
+            self._let_go()
+        else:
+            self._ready.add_done_callback(self._let_go)
 
     def _let_go(self, ready: "asyncio.Future[None] | None" = None) -> None:
         """The command begins, unless what it had to wait for has failed."""
@@ -292,7 +324,7 @@ class Running:
             truncated=out.truncated or err.truncated,
             level=self._recipe.level,
             limits=self._command.limits,
-            wall_ms=round((time.monotonic() - self._started) * 1000),
+            wall_ms=round((time.monotonic() - self._began) * 1000),
             cpu_ms=round(cpu_us / 1000) if cpu_us or report else None,
             peak_memory_bytes=max(peaks, default=None),
         )

@@ -82,15 +82,19 @@ class Sandbox:
         once everything is gone. Raises SandboxUnavailable when the sandbox does not come up, InvalidValue (field `cwd`)
         when there is no such folder.
         """
+        return await self.launch(command, layer, on_output=on_output).run(stop, ready)
+
+    def launch(
+        self, command: Command, layer: Layer, *, on_output: Callable[[str, bytes], None] | None = None
+    ) -> Running:
+        """A sandbox that is being set up; nothing of the command runs before `Running.run`, as in `run`."""
         launcher = Launcher.shared()
         if self._recipe.launcher is not launcher:
             self._recipe = self._plan.recipe(launcher, self.groups)
-        running = Running(self._recipe, command, layer, on_output, ready)
+        running = Running(self._recipe, command, layer, on_output, self._live.discard)
+        running.start()
         self._live.add(running)
-        try:
-            return await running.run(stop)
-        finally:
-            self._live.discard(running)
+        return running
 
     def kill_all(self) -> None:
         """Ends every command of this sandbox at once; may be called from any thread."""
