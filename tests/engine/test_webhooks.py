@@ -158,7 +158,7 @@ async def test_an_endless_answer_is_not_read() -> None:
 
 
 async def test_a_receiver_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posting, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(posting, "DEADLINE_S", 0.2)
     async with receiver(None) as (port, _):
         answer = await posted(f"http://127.0.0.1:{port}/")
     assert (answer.status, answer.error) == (None, "no answer within 0.2 s")

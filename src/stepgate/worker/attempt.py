@@ -191,8 +191,13 @@ async def _turn_and_preview(driver: "Driver", step: StepState) -> Preview | None
     """Waits for the workspace where the step may change it, and finds what the step's last question showed."""
     if step.spec.effect is not Effect.WORKSPACE or not step.authorised:
         return await last_preview(driver, step)
-    _, last = await asyncio.gather(driver.hold_workspace(step.id), last_preview(driver, step))
-    return last
+    looking = asyncio.ensure_future(last_preview(driver, step))
+    try:
+        await driver.hold_workspace(step.id)
+    except BaseException:
+        looking.cancel()
+        raise
+    return await looking
 
 
 async def _beside(

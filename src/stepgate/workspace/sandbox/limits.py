@@ -55,3 +55,22 @@ class Limits:
             if not values[name]:
                 raise InvalidValue(f"{value!r} is not a positive number", field=field)
         return Limits(**values)
+
+
+def resource_limits(limits: Limits) -> dict[str, int]:
+    """The kernel's own limits, by name: hard stops behind the watch."""
+    return {
+        # Nothing is dumped; with 0 the host's collector of core dumps would be started all the same.
+        "RLIMIT_CORE": 1,
+        "RLIMIT_CPU": int(limits.cpu_s) + 2,
+        # Twice the limit, so that the watch sees and names the excess before allocations begin to fail.
+        "RLIMIT_DATA": 2 * limits.memory_bytes,
+        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_MEMLOCK": 1 << 16,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_NICE": 0,
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_NPROC": limits.pids,
+        "RLIMIT_RTPRIO": 0,
+        "RLIMIT_SIGPENDING": 1024,
+    }

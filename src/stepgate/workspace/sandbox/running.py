@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -12,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from stepgate.domain.errors import InvalidValue, SandboxUnavailable, StepgateError
+from stepgate.domain.errors import SandboxUnavailable, StepgateError
 from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.redaction import Redactor
 from stepgate.workspace.sandbox.cgroup import Counted, Group
 from stepgate.workspace.sandbox.command import Command, Finished, Killed
-from stepgate.workspace.sandbox.limits import Limits
+from stepgate.workspace.sandbox.ending import SIGNALLED, code_without_run
+from stepgate.workspace.sandbox.limits import Limits, resource_limits
 from stepgate.workspace.sandbox.output import Stream
 from stepgate.workspace.sandbox.recipe import Recipe
 from stepgate.workspace.sandbox.start import Report, start
@@ -25,28 +25,6 @@ from stepgate.workspace.sandbox.watch import Watch
 from stepgate.workspace.sandbox.wire import receive
 
 _PATIENCE_S: Final = 20.0
-_NOT_FOUND: Final = 127
-_NOT_EXECUTABLE: Final = 126
-_SIGNALLED: Final = 128
-
-
-def resource_limits(limits: Limits) -> dict[str, int]:
-    """The kernel's own limits, by name: hard stops behind the watch."""
-    return {
-        # Nothing is dumped; with 0 the host's collector of core dumps would be started all the same.
-        "RLIMIT_CORE": 1,
-        "RLIMIT_CPU": int(limits.cpu_s) + 2,
-        # Twice the limit, so that the watch sees and names the excess before allocations begin to fail.
-        "RLIMIT_DATA": 2 * limits.memory_bytes,
-        "RLIMIT_FSIZE": limits.file_bytes,
-        "RLIMIT_MEMLOCK": 1 << 16,
-        "RLIMIT_MSGQUEUE": 0,
-        "RLIMIT_NICE": 0,
-        "RLIMIT_NOFILE": limits.open_files,
-        "RLIMIT_NPROC": limits.pids,
-        "RLIMIT_RTPRIO": 0,
-        "RLIMIT_SIGPENDING": 1024,
-    }
 
 
 def _make_group(home: Path, limits: Limits) -> Group:
@@ -308,8 +286,8 @@ class Running:
                 self._killed = Killed.MEMORY
         code = None if report is None else report.code
         if self._killed is None and (report is None or not report.ran):
-            code = self._not_run(bytes(err.data), code, report)
-        number = code - _SIGNALLED if code is not None and _SIGNALLED < code <= _SIGNALLED + signal.NSIG else None
+            code = code_without_run(self._command, bytes(err.data), code, report)
+        number = code - SIGNALLED if code is not None and SIGNALLED < code <= SIGNALLED + signal.NSIG else None
         in_group = self.counted.peak_bytes if self.counted else None
         peaks = [size for size in (report.peak_bytes if report else None, watch.peak_bytes, in_group) if size]
         # Of processes that die with their namespace the supervisor is not told what they used.
@@ -328,18 +306,3 @@ class Running:
             cpu_ms=round(cpu_us / 1000) if cpu_us or report else None,
             peak_memory_bytes=max(peaks, default=None),
         )
-
-    def _not_run(self, stderr: bytes, code: int | None, report: Report | None) -> int:
-        """The exit code a shell gives where a program cannot be started; raises when the sandbox was the reason."""
-        text = stderr.decode(errors="replace").strip()
-        failed = report.failed if report is not None else None
-        if text.startswith("bwrap: execvp ") or (failed is not None and failed.stage == "exec"):
-            missing = failed.number == errno.ENOENT if failed else text.endswith("No such file or directory")
-            return _NOT_FOUND if missing else _NOT_EXECUTABLE
-        if text.startswith("bwrap: Can't chdir") or (failed is not None and failed.stage == "chdir"):
-            raise InvalidValue(
-                f"there is no folder {self._command.cwd!r} to run in", field="cwd", fix="name a folder of the workspace"
-            )
-        fault = failed.reason if failed is not None else report.fault if report is not None else ""
-        reason = text if text.startswith("bwrap: ") else fault or f"its processes were killed from outside ({code})"
-        raise SandboxUnavailable(f"the sandbox did not come up or did not last: {reason}", details={"stderr": text})
