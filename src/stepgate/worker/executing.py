@@ -202,10 +202,10 @@ class _Execution:
 
     async def _within_limit(self, context: Context, params: Any, launched: Launched | None = None) -> Outcome:
         outcome: Outcome
-        if not self._executor.lasts and self._step.spec.timeout_ms is None:
-            outcome = await self._executor.execute(context, params)
-            return outcome
         work = self._executor.execute(context, params) if launched is None else launched.finish(context)
+        if not self._executor.lasts and self._step.spec.timeout_ms is None:
+            outcome = await work
+            return outcome
         limit = time_limit(self._driver, self._step)
         clock = asyncio.timeout(limit)
         try:
