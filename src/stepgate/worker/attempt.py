@@ -21,7 +21,7 @@ from stepgate.domain.errors import (
     StepgateError,
     WorkspaceConflict,
 )
-from stepgate.domain.policy.action import Ruling
+from stepgate.domain.policy.action import Change, Reach, Ruling
 from stepgate.domain.policy.decide import Verdict
 from stepgate.domain.state import Effect, Gate, StepState
 from stepgate.domain.states import ACTIVE, STARTABLE, StepStatus
@@ -40,8 +40,7 @@ from stepgate.worker.waits import Held
 if TYPE_CHECKING:
     from stepgate.worker.driver import Driver
 
-FEW_RULES, BRIEF_BYTES = 50, 500
-"""What policy says of less than this takes less time than to ask it in a thread."""
+FEW, SHORT_BYTES = 50, 200
 
 log = structlog.get_logger(__name__)
 
@@ -162,8 +161,8 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
     """As far as the step can go now; True where a rule allowed it, so that it may be taken up like an approved one."""
     resolved = await driver.resolved_input(step.id)
     params = validated(executor, resolved)
-    beside = partial(_beside, driver, executor, resolved)
-    foreseen = await beside(partial(ruling.foresee, driver, step, executor, params))
+    little = not executor.sandboxed or _is_little(driver, resolved)
+    foreseen = await _ruled(partial(ruling.foresee, driver, step, executor, params), here=little)
     if foreseen.denied:
         await fail_with(driver, step, ruling.denied(foreseen))
         return False
@@ -178,12 +177,13 @@ async def _advance(driver: "Driver", step: StepState, executor: Executor[Any]) -
             prepared = await prepare(driver, step, executor, params)
             rev = await driver.workspace_rev(step.id)
             proposal = Proposal(step, executor, params, resolved, prepared, rev)
-            verdict = await beside(partial(ruling.rule, driver, proposal))
+            little = not executor.sandboxed or _is_little(driver, resolved, prepared.reach, prepared.change)
+            verdict = await _ruled(partial(ruling.rule, driver, proposal), here=little)
             possible = executor.previews(params) and prepared.ahead and prepared.failure is None
             wanted = verdict.preview and possible
             if not verdict.denied and (last is not None or wanted):
                 proposal = await with_preview(driver, proposal, last, wanted=wanted)
-                verdict = await beside(partial(ruling.rule, driver, proposal))
+                verdict = await _ruled(partial(ruling.rule, driver, proposal), here=not executor.sandboxed)
         return await _decide(driver, proposal, verdict, launched)
 
 
@@ -200,12 +200,18 @@ async def _turn_and_preview(driver: "Driver", step: StepState) -> Preview | None
     return await looking
 
 
-async def _beside(
-    driver: "Driver", executor: Executor[Any], resolved: Mapping[str, Any], ruled: Callable[[], Verdict]
-) -> Verdict:
+async def _ruled(rule: Callable[[], Verdict], *, here: bool) -> Verdict:
     """A command can have so many words, and its change so many paths, that the event loop would stand still."""
-    brief = len(driver.tools.policy.rules) <= FEW_RULES and len(canonical.dumps(resolved)) <= BRIEF_BYTES
-    return await asyncio.to_thread(ruled) if executor.sandboxed and not brief else ruled()
+    return rule() if here else await asyncio.to_thread(rule)
+
+
+def _is_little(
+    driver: "Driver", resolved: Mapping[str, Any], reach: Reach | None = None, change: Change | None = None
+) -> bool:
+    """Whether policy answers sooner than a thread could be asked."""
+    paths = (len(reach.paths) + len(reach.words) if reach else 0) + (len(change.paths) if change else 0)
+    short = len(canonical.dumps(resolved)) <= SHORT_BYTES
+    return short and paths <= FEW and len(driver.tools.policy.rules) <= FEW
 
 
 async def _decide(driver: "Driver", proposal: Proposal, verdict: Verdict, launched: Launched | None) -> bool:
