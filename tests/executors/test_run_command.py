@@ -406,6 +406,7 @@ async def test_a_launched_command_has_done_nothing_until_it_is_finished(bench: B
 
 
 async def test_a_launched_command_that_is_discarded_leaves_nothing(bench: Bench) -> None:
+    bench.layers.settle()  # those of earlier commands are being removed
     before = set(bench.layers.path.iterdir())
     launched = await RUN.launch(bench.context(), RunCommandParams.model_validate({"command": "echo said; sleep 300"}))
     assert launched is not None
