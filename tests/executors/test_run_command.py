@@ -15,7 +15,10 @@ from stepgate.domain.policy.reading import policy_of
 from stepgate.executors.base import Bounds, Done, Failed
 from stepgate.executors.command_end import failure
 from stepgate.executors.command_params import RunCommandParams
+from stepgate.executors.preview import without_preview
 from stepgate.executors.run_command import RunCommand
+from stepgate.workspace.layers.layer import Capture
+from stepgate.workspace.layers.store import Layers
 from stepgate.workspace.sandbox.command import Finished, Killed
 from stepgate.workspace.sandbox.levels import Level
 from stepgate.workspace.sandbox.limits import Limits
@@ -397,7 +400,7 @@ async def test_a_launched_command_has_done_nothing_until_it_is_finished(bench: B
     launched = await RUN.launch(bench.context(), params)
     assert launched is not None
     prepared = await RUN.prepare(bench.context(), params)
-    assert launched.fits(prepared)
+    assert launched.fits(bench.context(), prepared)
     assert bench.output == []
     done = await launched.finish(bench.context(prepared=prepared))
     await launched.discard()
@@ -418,13 +421,45 @@ async def test_a_launched_command_that_is_discarded_leaves_nothing(bench: Bench)
     assert bench.output == []
 
 
+async def test_what_changed_between_the_launch_and_the_look_does_not_fit(bench: Bench) -> None:
+    (bench.path / "a.sh").write_text("echo other\n")
+    params = RunCommandParams.model_validate({"command": "sh a.sh"})
+    launched = await RUN.launch(bench.context(), params)
+    assert launched is not None
+    (bench.path / "a.sh").write_text("echo approved\n")
+    assert not launched.fits(bench.context(), await RUN.prepare(bench.context(), params))
+    await launched.discard()
+
+
+async def test_a_question_without_a_preview_fits_nothing_and_neither_does_another_action(bench: Bench) -> None:
+    params = RunCommandParams.model_validate({"command": "true"})
+    launched = await RUN.launch(bench.context(), params)
+    assert launched is not None
+    prepared = await RUN.prepare(bench.context(), params)
+    assert launched.fits(bench.context(), prepared)
+    other = await RUN.prepare(bench.context(), RunCommandParams.model_validate({"command": "true", "env": {"A": "b"}}))
+    blind = without_preview("true", params, InvalidValue("it took too long", field="timeout"))
+    assert not launched.fits(bench.context(), other)
+    assert not launched.fits(bench.context(), blind)
+    await launched.discard()
+    assert not launched.fits(bench.context(), prepared)
+
+
+async def test_nothing_is_launched_over_a_copy(bench: Bench, tmp_path: Path) -> None:
+    """It could hold what the files held for a moment, and nobody looks at it again."""
+    copies = Layers(tmp_path / "copies", captures=(Capture.COPY,))
+    params = RunCommandParams.model_validate({"command": "true"})
+    assert await RUN.launch(bench.context(layers=copies), params) is None
+    assert list(copies.path.iterdir()) == []
+
+
 async def test_what_was_not_looked_at_before_the_launch_does_not_fit(bench: Bench) -> None:
     (bench.path / "target").write_text("echo\n")
     (bench.path / "link").symlink_to("target")
     params = RunCommandParams.model_validate({"command": "sh link"})
     launched = await RUN.launch(bench.context(), params)
     assert launched is not None
-    assert not launched.fits(await RUN.prepare(bench.context(), params))
+    assert not launched.fits(bench.context(), await RUN.prepare(bench.context(), params))
     await launched.discard()
 
 

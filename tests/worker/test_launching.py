@@ -131,6 +131,21 @@ async def test_a_worker_stopped_during_the_look_leaves_no_sandbox_and_the_next_o
     assert (lab.workspace / "made").read_text() == "made\n"
 
 
+async def test_an_action_that_nobody_can_look_at_again_does_not_begin(looks: Looks) -> None:
+    lab = looks.lab
+    (lab.workspace / "a.sh").write_text("echo approved\n")
+    looks.waits = True
+    run_id = await lab.create([{**command("sh a.sh"), "timeout": 1}])
+    step = await lab.until_step(run_id, "c", "awaiting_approval")
+    assert step.approval is not None
+    (lab.workspace / "a.sh").write_text("echo EVIL > evil\n")
+    await lab.engine.approve(run_id, step.id, PERSON, action_hash=step.approval.action_hash)
+    state = await lab.until(run_id, lambda state: step_of(state, "c").status in ("needs_review", "completed"))
+    assert (step_of(state, "c").status, step_of(state, "c").reason) == ("needs_review", "drifted")
+    assert not (lab.workspace / "evil").exists()
+    await looks.nothing_is_left()
+
+
 async def test_a_file_behind_a_link_is_held_to_what_was_approved(lab: Lab) -> None:
     (lab.workspace / "target").write_text("echo one > out\n")
     (lab.workspace / "a.sh").symlink_to("target")
@@ -148,11 +163,16 @@ async def test_a_file_behind_a_link_is_held_to_what_was_approved(lab: Lab) -> No
 async def test_a_file_behind_a_link_that_changes_while_the_command_runs_makes_it_ask_again(lab: Lab) -> None:
     (lab.workspace / "target").write_text("echo one > out\n")
     (lab.workspace / "a.sh").symlink_to("target")
-    run_id = await lab.create([command("until [ -e go ]; do :; done; sh a.sh")])
+    (lab.workspace / "go").write_text("no\n")
+    # Not named as such, so that only the target is held to the approval.
+    run_id = await lab.create([command("f=g; until read x < ${f}o && [ $x = yes ]; do :; done; sh a.sh")])
     await lab.approve(run_id, "c")
     await lab.until_step(run_id, "c", "running")
+    sandbox = lab.stack.sandbox
+    assert sandbox is not None
+    assert len(sandbox._live) == 1
     (lab.workspace / "target").write_text("echo two > out\n")
-    (lab.workspace / "go").write_text("")
+    (lab.workspace / "go").write_text("yes\n")
     step = await lab.until_step(run_id, "c", "awaiting_approval")
     assert len(step.approvals) == 2
     assert not (lab.workspace / "out").exists()

@@ -239,8 +239,8 @@ class Launched(ABC):
     """An execution that was set up and has not begun. `finish` or `discard` is called once, `discard` also after it."""
 
     @abstractmethod
-    def fits(self, prepared: Prepared) -> bool:
-        """Whether it may be used for this action: what it was set up over is what was approved."""
+    def fits(self, context: Context, prepared: Prepared) -> bool:
+        """Whether it may be used for this action: it was set up for exactly this, over what this was found to be."""
 
     @abstractmethod
     async def finish(self, context: Context) -> Outcome:

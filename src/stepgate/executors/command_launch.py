@@ -1,8 +1,10 @@
 """A command in its sandbox, from its layer to its outcome; the sandbox may be set up before the command may run."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from stepgate.domain import canonical
 from stepgate.executors.base import Context, Done, Failed, Launched, Outcome, Prepared
 from stepgate.executors.command_end import failure, output_of
 from stepgate.executors.preview import stale
@@ -10,7 +12,7 @@ from stepgate.executors.secrets import Secrets
 from stepgate.executors.threads import in_thread
 from stepgate.workspace.drift import Snapshot
 from stepgate.workspace.layers.harvest import harvest
-from stepgate.workspace.layers.layer import Layer
+from stepgate.workspace.layers.layer import Capture, Layer
 from stepgate.workspace.sandbox.command import Command
 from stepgate.workspace.sandbox.running import Running
 from stepgate.workspace.sandbox.sandbox import Sandbox
@@ -35,6 +37,7 @@ class LaunchedCommand(Launched):
         running: Running,
         secrets: Secrets,
         *,
+        action: Mapping[str, Any],
         allow_failure: bool,
         close: Callable[[], Awaitable[None]],
     ) -> None:
@@ -43,14 +46,24 @@ class LaunchedCommand(Launched):
         self._opened = opened
         self._running = running
         self._secrets = secrets
+        self._action = action
         self._allow_failure = allow_failure
         self._close = close
         self._over = False
 
-    def fits(self, prepared: Prepared) -> bool:
-        """Whether every file that the approval covers was looked at before the layer was opened."""
-        before = self._opened.before
-        return before is not None and prepared.action.get("files", {}).keys() <= before.seen.keys()
+    @property
+    def over(self) -> Capture:
+        """What kind of layer it has."""
+        return self._opened.layer.capture
+
+    def fits(self, context: Context, prepared: Prepared) -> bool:
+        """Whether it lives, is of this very action, and all files of that are what they were before the layer."""
+        before, action = self._opened.before, dict(prepared.action)
+        files = action.pop("files", None)
+        if before is None or files is None or prepared.failure is not None or not self._running.alive:
+            return False
+        same = canonical.dumps(action) == canonical.dumps(dict(self._action))
+        return same and files.keys() <= before.seen.keys() and not before.drifted(context.root)
 
     async def finish(self, context: Context) -> Outcome:
         """Raises WorkspaceConflict `drifted` where files changed under it, ChangeRefused for what no change set

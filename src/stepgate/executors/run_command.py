@@ -27,7 +27,7 @@ from stepgate.executors.screen import SHOWN_TEXT, visible
 from stepgate.executors.secrets import Secrets
 from stepgate.executors.threads import in_thread
 from stepgate.workspace.drift import observe
-from stepgate.workspace.layers.layer import WORKSPACE
+from stepgate.workspace.layers.layer import WORKSPACE, Capture
 from stepgate.workspace.sandbox.command import Command
 from stepgate.workspace.sandbox.sandbox import Sandbox
 
@@ -89,7 +89,7 @@ class RunCommand(Executor[RunCommandParams]):
     def _look(
         self, context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams, secrets: Secrets
     ) -> tuple[dict[str, Any], Reach]:
-        action = _action(context, sandbox, command, params, secrets)
+        action = _with_files(context, sandbox, command, params, secrets)
         return action, self._reached(sandbox, params, action)
 
     def _reached(self, sandbox: Sandbox, params: RunCommandParams, action: Mapping[str, Any]) -> Reach:
@@ -112,13 +112,17 @@ class RunCommand(Executor[RunCommandParams]):
         return shown_end(outcome.output)
 
     async def launch(self, context: Context, params: RunCommandParams) -> Launched | None:
-        """What is given a secret is set up only once its approval is known to stand."""
-        if params.secrets:
+        """Not with secrets, nor over a copy: what is in that cannot be looked at once more."""
+        if params.secrets or context.layers.probe().capture is not Capture.OVERLAY:
             return None
         try:
-            return await self._launch(context, params, await Secrets.of(context, ()), ahead=True)
-        except StepgateError:
+            launched = await self._launch(context, params, await Secrets.of(context, ()), ahead=True)
+        except (StepgateError, OSError):
             return None
+        if launched.over is Capture.OVERLAY:
+            return launched
+        await launched.discard()
+        return None
 
     async def execute(self, context: Context, params: RunCommandParams) -> Outcome:
         """Raises what `LaunchedCommand.finish` raises, StaleApproval where the files are not what they were, and
@@ -150,7 +154,10 @@ class RunCommand(Executor[RunCommandParams]):
                 raise
             raise clean from None
         allowed = params.allow_failure
-        return LaunchedCommand(sandbox, command, opened, running, secrets, allow_failure=allowed, close=close)
+        action = _action(sandbox, command, params, secrets)
+        return LaunchedCommand(
+            sandbox, command, opened, running, secrets, action=action, allow_failure=allowed, close=close
+        )
 
 
 def _command(context: Context, params: RunCommandParams, secrets: Secrets) -> Command:
@@ -163,9 +170,8 @@ def _command(context: Context, params: RunCommandParams, secrets: Secrets) -> Co
     return Command(params.words(), params.cwd, env, stdin, limits, secrets.forms if secrets.given else None)
 
 
-def _action(
-    context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams, secrets: Secrets
-) -> dict[str, Any]:
+def _action(sandbox: Sandbox, command: Command, params: RunCommandParams, secrets: Secrets) -> dict[str, Any]:
+    """What an approval covers, but the files."""
     return {
         "argv": list(command.argv),
         "executable": _executable(sandbox, command),
@@ -177,8 +183,15 @@ def _action(
         "allow_failure": params.allow_failure,
         "network": network(sandbox),
         "sandbox": least_level(sandbox, params).value,
-        "files": named_files(context.root, params.argv or (), params.command, command.cwd),
     }
+
+
+def _with_files(
+    context: Context, sandbox: Sandbox, command: Command, params: RunCommandParams, secrets: Secrets
+) -> dict[str, Any]:
+    """All that an approval covers; reads the files that are named."""
+    files = named_files(context.root, params.argv or (), params.command, command.cwd)
+    return {**_action(sandbox, command, params, secrets), "files": files}
 
 
 def _open(
@@ -200,7 +213,7 @@ def _open(
         known = () if context.prepared is None else context.prepared.action.get("files", ())
         before = observe(context.root, {*command_paths(params.argv or (), params.command, command.cwd), *known})
     if context.prepared is not None:
-        hold_to(context, _action(context, sandbox, command, params, secrets))
+        hold_to(context, _with_files(context, sandbox, command, params, secrets))
     layer = context.layers.take(context.root)
     stack.callback(context.layers.retire, layer)
     return Opened(layer, before)

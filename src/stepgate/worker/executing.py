@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
+import structlog
+
 from stepgate.domain.commands import Begin, Complete, Compute, Interrupt
 from stepgate.domain.errors import StaleSteps, WorkspaceConflict, WorkspaceUnavailable
 from stepgate.domain.ids import StepId
@@ -30,6 +32,8 @@ from stepgate.workspace.locks import WorkspaceLock
 
 if TYPE_CHECKING:
     from stepgate.worker.driver import Driver
+
+log = structlog.get_logger(__name__)
 
 DRIFT_ATTEMPTS = 3
 LOCK_WAIT_S = 10.0
@@ -84,7 +88,7 @@ async def launching(
     It is gone after the block, whatever became of it.
     """
     launched = None
-    if executor.readies and step.authorised and not driver.careful:
+    if executor.readies and step.authorised and step.approvals and not driver.careful:
         with suppress(TimeoutError):
             async with asyncio.timeout(time_limit(driver, step)):
                 launched = await executor.launch(driver.context(step), params)
@@ -92,7 +96,10 @@ async def launching(
         yield launched
     finally:
         if launched is not None:
-            await launched.discard()
+            try:
+                await launched.discard()
+            except Exception:  # it must not pass for what became of the step
+                log.exception("a sandbox could not be taken down", run_id=driver.handle.run_id)
 
 
 async def execute(
@@ -166,7 +173,8 @@ class _Execution:
 
     async def outcome(self, params: Any, prepared: Prepared | None, launched: Launched | None) -> Outcome:
         """Executes, again where somebody changed a file under the layer meanwhile, a bounded number of times."""
-        if launched is not None and (prepared is None or not launched.fits(prepared)):
+        if launched is not None and (prepared is None or not launched.fits(self._driver.context(self._step), prepared)):
+            await launched.discard()
             launched = None
         for left in reversed(range(DRIFT_ATTEMPTS)):
             try:

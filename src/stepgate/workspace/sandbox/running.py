@@ -89,6 +89,9 @@ class Running:
         self._let_go_when_ready()
         try:
             return await self._follow(streams, stop)
+        except BaseException:
+            self.kill(Killed.CANCEL)  # what nobody follows must not go on
+            raise
         finally:
             self._loop.remove_reader(control)
             self._part_with(control)
@@ -103,6 +106,11 @@ class Running:
             self._remove_group()
             if self._on_end is not None:
                 self._on_end(self)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its sandbox has not ended."""
+        return not self._gone.is_set()
 
     async def discard(self) -> None:
         """Ends a sandbox whose command is not to run after all; returns when nothing of it is left."""

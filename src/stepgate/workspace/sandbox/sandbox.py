@@ -92,8 +92,12 @@ class Sandbox:
         if self._recipe.launcher is not launcher:
             self._recipe = self._plan.recipe(launcher, self.groups)
         running = Running(self._recipe, command, layer, on_output, self._live.discard)
-        running.start()
         self._live.add(running)
+        try:
+            running.start()
+        except BaseException:
+            self._live.discard(running)
+            raise
         return running
 
     def kill_all(self) -> None:
