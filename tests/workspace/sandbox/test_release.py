@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import random
 import select
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from stepgate.workspace.layers.layer import Layer
 from stepgate.workspace.sandbox.command import Command, Finished
 from stepgate.workspace.sandbox.launch import Launcher
 from tests.fixtures.patience import PATIENCE_S
+from tests.worker.lab import until_processes
 from tests.workspace.sandbox.lab import Lab
 
 MARK = Command(("/bin/sh", "-c", "echo begun; touch /workspace/mark"))
@@ -104,3 +107,38 @@ async def test_descriptors_of_one_command_do_not_reach_the_next(lab: Lab) -> Non
     await lab.run("/bin/true", stdin=b"x" * 100_000)
     finished = await lab.run("/bin/ls", "/proc/self/fd")
     assert finished.stdout.split() == [b"0", b"1", b"2", b"3"]
+
+
+DIES = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from stepgate.workspace.access import Root
+from stepgate.workspace.layers.store import Layers
+from stepgate.workspace.sandbox.command import Command
+from stepgate.workspace.sandbox.sandbox import Sandbox
+
+async def main():
+    state, workspace, marker = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    layers = Layers(state)
+    sandbox = await Sandbox.probe(levels=("bwrap-full", "bwrap-noproc"), state_dir=state, layers=layers)
+    with Root.open(workspace) as root, layers.open(root) as layer:
+        for _ in range(4):
+            running = sandbox.launch(Command(("/bin/sh", "-c", f"touch mark; sleep {marker}")), layer)
+            await running._first
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_killed_before_the_release_takes_its_sandboxes_along_and_nothing_begins(
+    lab: Lab, tmp_path: Path
+) -> None:
+    workspace, marker = tmp_path / "space", f"9{random.randrange(10**6)}.5"
+    workspace.mkdir()
+    program = [sys.executable, "-c", DIES, str(tmp_path / "state"), str(workspace), marker]
+    worker = await asyncio.create_subprocess_exec(*program)
+    assert await worker.wait() == -signal.SIGKILL
+    await until_processes(marker, 0)
+    (layer,) = (tmp_path / "state" / "layers").iterdir()
+    assert list((layer / "upper").iterdir()) == []

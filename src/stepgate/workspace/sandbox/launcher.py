@@ -29,7 +29,7 @@ from stepgate.workspace.sandbox.wire import Handed, receive, send
 # No workspace, interpreter or program can lie beneath /sys, so hiding it in the launcher's namespace hides nothing.
 STAGE: Final = "/sys"
 CONNECTION_FD, WORKER_FD = 3, 4
-ARGS_FD, FILTER_FD, STATUS_FD, BLOCK_FD = 3, 4, 5, 6
+ARGS_FD, FILTER_FD, STATUS_FD, BLOCK_FD, RELEASE_FD = 3, 4, 5, 6, 7
 _ABOVE = 32
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
@@ -156,9 +156,11 @@ class Supervisor:
     def __init__(self, uid: int, launcher: int) -> None:
         self._uid = uid
         self._launcher = launcher
+        self._known: list[int] = []
 
     def serve(self, control: socket.socket) -> None:
         """Answers the worker until it has hung up."""
+        signal.signal(signal.SIGTERM, self._end_all)
         # The kernel's out-of-memory killer should take a sandbox before anything of the host.
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("900")
@@ -181,7 +183,8 @@ class Supervisor:
         with open(given.spec, "rb") as file:
             spec = json.load(file)
         status_read, status_write = _high_pipe()
-        places = (*given[1:6], status_write, given.block)
+        # What waits at the block holds its other end too: no end of ours can pass for the worker's word.
+        places = (*given[1:6], status_write, given.block, fcntl.fcntl(given.release, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
         bwrap = os.posix_spawn(
             spec["bwrap"],
             [spec["bwrap"], "--args", str(ARGS_FD), "--", *spec["argv"]],
@@ -190,6 +193,7 @@ class Supervisor:
             setsigmask=(),
             setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD),
         )
+        self._known = [bwrap]
         for place in places:
             os.close(place)
         text = b""
@@ -197,9 +201,11 @@ class Supervisor:
             text += piece
         first = json.loads(text.partition(b"\n")[0])["child-pid"] if text else None
         if first is not None:
+            self._known.append(first)
             self._present(control, first, spec)
         try:
             self._report(control, bwrap, first, status_read)
+            self._known = []
         finally:
             os.close(status_read)
             os.close(given.release)
@@ -209,11 +215,27 @@ class Supervisor:
             os.setgroups([])
             os.setresgid(self._uid, self._uid, self._uid)
             os.setresuid(self._uid, self._uid, self._uid)
-        # Changing the user clears the wish to die with the parent, so it is made here and the parent looked at again.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # Changing the user clears the wish to end with the parent, so it is made here and the parent looked at again.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if os.getppid() != self._launcher:
             os._exit(1)
+
+    def _end_all(self, _number: int, _frame: object) -> NoReturn:
+        """The launcher has ended, so the worker has: nothing may begin or go on.
+
+        bubblewrap's inner process dies with the outer one only once its command has begun; until then it is orphaned,
+        and comes to this process.
+        """
+        while known := self._known if (found := _children()) is None else found:
+            for pid in known:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            try:
+                self._known = [pid for pid in known if pid != os.waitpid(-1, 0)[0]]
+            except ChildProcessError:
+                break
+        os._exit(1)
 
     def _present(self, control: socket.socket, first: int, spec: dict[str, Any]) -> None:
         """Hands the sandbox's first process to the worker, limited and still waiting for its word."""
@@ -247,6 +269,15 @@ class Supervisor:
         ran = b"exit-code" in _rest(status)
         code = os.waitstatus_to_exitcode(exit_status)
         send(control, {"code": code, "ran": ran, "cpu_us": cpu_us, "peak": peak})
+
+
+def _children() -> list[int] | None:
+    """None where the kernel does not list them."""
+    try:
+        with open("/proc/thread-self/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return None
 
 
 def _high_pipe() -> tuple[int, int]:

@@ -76,7 +76,7 @@ def start(
     """
     options = (
         *("--seccomp", str(program.FILTER_FD), "--json-status-fd", str(program.STATUS_FD)),
-        *("--block-fd", str(program.BLOCK_FD)),
+        *("--block-fd", str(program.BLOCK_FD), "--sync-fd", str(program.RELEASE_FD)),
     )
     spec = json.dumps({**how.program, "argv": list(argv), "rlimits": dict(rlimits), "after_ns": after_ns}).encode()
     packed = b"".join(os.fsencode(part) + b"\0" for part in (*how.arguments, *options))
