@@ -147,6 +147,7 @@ class RunCommand(Executor[RunCommandParams]):
 
         try:
             opened = await in_thread(_open, stack, context, sandbox, command, params, secrets, ahead=ahead)
+            action = _action(sandbox, command, params, secrets)
             running = sandbox.launch(command, opened.layer, on_output=context.on_output)
         except BaseException as error:
             await close()
@@ -154,7 +155,6 @@ class RunCommand(Executor[RunCommandParams]):
                 raise
             raise clean from None
         allowed = params.allow_failure
-        action = _action(sandbox, command, params, secrets)
         return LaunchedCommand(
             sandbox, command, opened, running, secrets, action=action, allow_failure=allowed, close=close
         )
